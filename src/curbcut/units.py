@@ -204,6 +204,10 @@ def show(value: float, dimension: str) -> str:
             if value == 0 or abs(value) >= 0.1:
                 return f"${value:,.2f}"
             return f"${small(value)}" if abs(value) >= 0.01 else f"{small(100 * value)} ct"
+        case "joules":
+            return _scaled(value, [(1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")])
+        case "litres":
+            return _scaled(value, [(1e3, "m3"), (1.0, "l"), (1e-3, "ml")])
         case "fraction":
             return f"{sig(100 * value)}%"
         case _:

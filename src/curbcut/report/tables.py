@@ -26,8 +26,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "memory": ("memory_bytes",),
     "use": ("mfu", "hfu", "goodput"),
     "money": ("usd",),
-    "energy": ("watts", "kwh", "kwh_modelled"),
+    "ways to pay": ("usd_ways",),
+    "energy": ("watts", "kwh", "kwh_modelled", "joules_per_token"),
     "carbon": ("kgco2e",),
+    "water": ("litres",),
     "loss": ("loss",),
 }
 """Sections of an account, as a person groups them."""

@@ -10,8 +10,8 @@ from curbcut.spec.estimate import Estimate
 UNIT_OF: Mapping[str, str] = {
     "seconds": "seconds", "tokens": "count", "flops": "flops", "tokens_per_second": "tokens/s",
     "mfu": "fraction", "hfu": "fraction", "goodput": "fraction", "memory_bytes": "bytes",
-    "watts": "watts", "kwh": "kwh", "kwh_modelled": "kwh", "usd": "usd", "kgco2e": "kgco2e",
-    "loss": "",
+    "watts": "watts", "kwh": "kwh", "kwh_modelled": "kwh", "joules_per_token": "joules",
+    "usd": "usd", "usd_ways": "usd", "kgco2e": "kgco2e", "litres": "litres", "loss": "",
 }
 """Dimension (for `units.show`) of each section of an account."""
 
@@ -28,10 +28,15 @@ class Account:
     tokens_per_second: steps; prefill, decode    mfu / hfu / goodput: run
     memory_bytes: parameters, gradients, optimiser, activations, logits, cache, overhead, peak
     watts: device
-    kwh: device, node, facility      (a sensor's, or a forecast's; null without a sensor)
+    kwh: device, node, facility, project  (a sensor's, or a forecast's; null without a sensor)
     kwh_modelled: device, node, facility   (modelled watts x time; never called measured)
-    usd: rent, energy, ownership, staff, total
-    kgco2e: operational, embodied, total
+    joules_per_token: training, answer (at the facility)
+    usd: rent, energy, ownership, staff, total; development (experiments and failed runs on top of
+        the total), project (both)
+    usd_ways: what the same run costs who pays in another way: on_demand, reserved_1y, reserved_3y,
+        spot, own, academic, epoch_amortised, epoch_acquisition, epoch_cloud, with_staff
+    kgco2e: operational, market, embodied, total (location-based operational + embodied), project
+    litres: water
     loss: nats_per_token, bits_per_byte
     """
 
@@ -46,8 +51,11 @@ class Account:
     watts: Mapping[str, Estimate] = field(default_factory=dict)
     kwh: Mapping[str, Estimate] = field(default_factory=dict)
     kwh_modelled: Mapping[str, Estimate] = field(default_factory=dict)
+    joules_per_token: Mapping[str, Estimate] = field(default_factory=dict)
     usd: Mapping[str, Estimate] = field(default_factory=dict)
+    usd_ways: Mapping[str, Estimate] = field(default_factory=dict)
     kgco2e: Mapping[str, Estimate] = field(default_factory=dict)
+    litres: Mapping[str, Estimate] = field(default_factory=dict)
     loss: Mapping[str, Estimate] = field(default_factory=dict)
 
     def lines(self) -> Iterator[tuple[str, str, Estimate]]:

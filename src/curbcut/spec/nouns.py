@@ -273,6 +273,8 @@ class Recipe:
     """Share of steps over which WSD falls linearly to 0."""
     compile: bool = False
     """torch.compile each block: pays back only on long runs."""
+    power_limit: Rate = 1.0
+    """Share of its rated power that each accelerator may draw; 1 for no cap."""
     on_spike: Literal["record", "skip", "stop"] = "skip"
     """What a step does whose gradient is not finite or whose loss spikes: see `spike_factor`."""
     spike_factor: Rate = 2.0
@@ -311,6 +313,13 @@ class TrainJob:
     """A folder of text, JSONL or Parquet files; "python-stdlib" is Python's own library."""
     text_field: str = "text"
     """Field that holds the text in JSONL and Parquet."""
+    text_bytes: Bytes = 0
+    """Bytes of different text at hand, where it is not prepared yet; 0 where nobody said."""
+    token_worth: Rate = 1.0
+    """What a token of this text teaches, in tokens of the law's text: above 1 for cleaned text."""
+    development: Fraction = 0.0
+    """All runs of the project over this one (experiments, failed runs); 0 takes the ledger's own
+    ratio, else the literature's."""
     suffixes: tuple[str, ...] = (".py", ".txt", ".md", ".rst", ".jsonl", ".parquet")
     """Files taken from the folder."""
     validation_fraction: Fraction = 0.05
@@ -360,6 +369,8 @@ class ServeJob:
     """Chance that a drafted token is accepted, given those before it; matters when drafting."""
     prefill_replicas: Count = 0
     """Servers that only read prompts (disaggregated prefill); 0 when each server does both."""
+    months: Fraction = 0.0
+    """Months that the model is served, for the cost of its life; 0 where nobody said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,14 +381,26 @@ class Place:
     """Grid zone of the facts: a country ("FRA"), state, province or cloud region."""
     pue: Rate = 1.0
     """Power usage effectiveness of the building; 1.0 for a desk."""
+    year: Count = 0
+    """Year of the grid's mean intensity; 0 for the newest that is known."""
+    hours: str = ""
+    """Hours of the day that it runs in, like "22-6"; empty for around the clock."""
+    market_gco2e_per_kwh: Fraction | None = None
+    """Grams a kWh of the electricity contract (market-based); none where there is no contract."""
     tenure: Literal["rent", "own", "academic"] = "own"
     """Rented by the hour, owned (energy and depreciation), or granted (marginal energy only)."""
+    contract: Literal["on-demand", "reserved-1y", "reserved-3y", "spot"] = "on-demand"
+    """How it is rented: by the hour, bound for years, or to be taken away at any time."""
     currency: str = "USD"
     """Currency for people; accounts are kept in US dollars."""
     usd_per_kwh: Rate = 0.20
     """Price of electricity."""
     usd_per_accelerator_hour: Fraction = 0.0
     """Rent an accelerator; 0 takes the price book's median for the accelerator."""
+    staff_fte: Fraction = 0.0
+    """People who work on it, in full-time equivalents; 0 where nobody said."""
+    staff_usd_per_year: Fraction = 0.0
+    """What one full-time equivalent costs a year, overheads included; 0 takes the facts'."""
 
 
 @dataclass(frozen=True, kw_only=True)
