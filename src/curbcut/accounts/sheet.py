@@ -66,7 +66,7 @@ class Sheet:
 
     def __init__(self) -> None:
         self._figures: dict[str, Figure] = {}
-        self._values: dict[str, Number | None] = {}
+        self._values: dict[str, Number] = {}
 
     def leaf(self, key: str, estimate: Estimate, unit: str = "") -> str:
         """Writes a figure that is known from elsewhere; returns its key."""
@@ -88,7 +88,7 @@ class Sheet:
                                unknown(missing.estimate.source, missing.estimate.basis)), None)
             return key
         value: Number = function(*(self._values[name] for name in inputs))
-        found: Basis = basis or "given"
+        found: Basis = basis or "measured"
         if basis is None:
             for part in parts:
                 found = weaker(found, part.estimate.basis)
@@ -145,7 +145,7 @@ class Sheet:
             if figure.leaf and figure.distribution != "exact"]
         return {figure.key: self._first_order(figure, moved) for figure in self.figures}
 
-    def _with(self, key: str, value: float | None) -> dict[str, Number | None]:
+    def _with(self, key: str, value: float | None) -> dict[str, Number]:
         """All values with one leaf moved; figures above and beside it are as they were."""
         found = dict(self._values)
         found[key] = value
@@ -158,7 +158,7 @@ class Sheet:
         return found
 
     def _first_order(self, figure: Figure,
-                     moved: list[tuple[dict[str, Number | None], dict[str, Number | None]]]
+                     moved: list[tuple[dict[str, Number], dict[str, Number]]]
                      ) -> Estimate:
         middle = self._values[figure.key]
         if figure.leaf or middle is None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from curbcut.accounts.carbon import carbon
-from curbcut.accounts.convert import inverse, known
+from curbcut.accounts.convert import known
 from curbcut.accounts.energy import device_watts, energy
 from curbcut.accounts.money import money
+from curbcut.accounts.sheet import Sheet
 from curbcut.physics import flops, goodput, memory, rates, time
+from curbcut.physics.numbers import smaller
 from curbcut.plan import loss, rules
 from curbcut.plan.calibration import Correction, Pair, corrected, correction
-from curbcut.spec.account import Account
+from curbcut.spec.account import UNIT_OF, Account
 from curbcut.spec.estimate import Estimate, given, modelled
 from curbcut.spec.nouns import Run
 
@@ -22,6 +23,8 @@ PROBED_SPREAD = 1.18
 neighbours change over minutes."""
 
 
+KINDS = ("steps", "evaluation", "data", "checkpoint", "other")
+"""Of wall-clock time: together the total."""
 FAULT_SPREAD = 3.0
 """Factor either way on the time lost to faults: the interval of the published rate."""
 
@@ -47,43 +50,42 @@ class CorpusFacts(Protocol):
 
 
 def forecast(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
-             corpus: CorpusFacts | None = None) -> Account:
+             corpus: CorpusFacts | None = None, *, samples: int = 0, seed: int = 0) -> Account:
     """Prices `run`. `pairs` are measured runs to learn from, `step_rates` tokens/s measured just
     now by micro-batch, `corpus` the prepared text. The same arguments give the same account.
+
+    Intervals are first-order, or with `samples` quantiles of so many seeded draws.
     """
+    sheet = sheet_of(run, pairs, step_rates, corpus)
+    return sheet.account(sheet.sampled_estimates(samples, seed) if samples else None)
+
+
+def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
+             corpus: CorpusFacts | None = None) -> Sheet:
+    """Every figure of the forecast of `run`, and all that it follows from."""
+    pairs = list(pairs)
     learned = correction(run.machine, run.recipe.precision, pairs)
-    step = step_seconds(run, learned, step_rates)
-    seconds = seconds_by_kind(run, step, corpus)
-    total = seconds["total"]
+    sheet = Sheet()
+    write_seconds(sheet, run, step_seconds(run, learned, step_rates), corpus)
+    _write_use(sheet, run)
+    for kind, estimate in memory_by_kind(run, learned).items():
+        sheet.leaf(f"memory_bytes.{kind}", estimate, "bytes")
+    total = sheet.estimates()["seconds.total"]
     kwh = energy(run.machine, run.place, total)
+    lines = {"watts": {"device": device_watts(run.machine)}, "kwh": kwh, "kwh_modelled": kwh,
+             "usd": money(run.machine, run.place, total, kwh["facility"]),
+             "kgco2e": carbon(run.machine, run.place, total, kwh["facility"])}
     tokens = run.steps * run.recipe.step_tokens
-    speed = inverse(step).scaled(run.recipe.step_tokens) if step.value else step
-    counted = {
-        "model": flops.model_flops_per_token(run.model, run.recipe.sequence_tokens),
-        "hardware": flops.hardware_flops_per_token(run.model, run.recipe),
-    }
-    peak = rates.matmul_peak(run.machine, run.recipe.precision).scaled(run.machine.accelerators)
     expected = loss.expected(
         run.model, tokens, unique_tokens=corpus.train_tokens if corpus else None,
         known_bytes_per_token=corpus.train_bytes / corpus.train_tokens if corpus else None,
         text=run.train.text, optimiser=run.recipe.optimiser)
-    return Account(
-        seconds=seconds,
-        tokens={"trained": given(tokens, "the run's steps x tokens a step")},
-        flops={kind: given(each * tokens, f"exact count of {kind} FLOPs")
-               for kind, each in counted.items()},
-        tokens_per_second={"steps": speed},
-        mfu={"run": _utilisation(counted["model"], speed, peak)},
-        hfu={"run": _utilisation(counted["hardware"], speed, peak)},
-        goodput={"run": _share(seconds["steps"], total)},
-        memory_bytes=memory_by_kind(run, learned),
-        watts={"device": device_watts(run.machine)},
-        kwh=kwh, kwh_modelled=kwh,
-        usd=money(run.machine, run.place, total, kwh["facility"]),
-        kgco2e=carbon(run.machine, run.place, total, kwh["facility"]),
-        loss={"nats_per_token": expected.nats_per_token,
-              "bits_per_byte": expected.bits_per_byte},
-    )
+    lines["loss"] = {"nats_per_token": expected.nats_per_token,
+                     "bits_per_byte": expected.bits_per_byte}
+    for section, kinds in lines.items():
+        for kind, estimate in kinds.items():
+            sheet.leaf(f"{section}.{kind}", estimate, UNIT_OF[section])
+    return sheet
 
 
 def step_seconds(run: Run, learned: Correction,
@@ -98,31 +100,49 @@ def step_seconds(run: Run, learned: Correction,
 
 def seconds_by_kind(run: Run, step: Estimate,
                     corpus: CorpusFacts | None = None) -> dict[str, Estimate]:
-    """Wall-clock seconds of training: steps, evaluation, checkpoint, other, total."""
-    kinds = {
-        "steps": step.scaled(run.steps),
-        "evaluation": _evaluation(run, step, corpus),
-        "data": modelled(run.steps * run.recipe.step_tokens / run.recipe.ranks
-                         * rules.BATCH_SECONDS_PER_TOKEN, 3.0, "drawing batches"),
-        "checkpoint": checkpoint_seconds(run),
-        "other": modelled(rules.START_SECONDS, 5.0, "start and bookkeeping: assumed"),
-    }
-    if run.machine.nodes > 1:
-        kinds["other"] = kinds["other"].plus(_lost(run, kinds["steps"]))
-    total = kinds["steps"]
-    for kind in ("evaluation", "data", "checkpoint", "other"):
-        total = total.plus(kinds[kind])
-    return kinds | {"total": total}
+    """Wall-clock seconds of training: steps, evaluation, data, checkpoint, other, total."""
+    sheet = Sheet()
+    write_seconds(sheet, run, step, corpus)
+    return dict(sheet.account().seconds)
 
 
-def _evaluation(run: Run, step: Estimate, corpus: CorpusFacts | None) -> Estimate:
-    """Glances on the way, and one evaluation of all held-out text at the end."""
+def write_seconds(sheet: Sheet, run: Run, step: Estimate,
+                  corpus: CorpusFacts | None = None) -> None:
+    """Writes step.seconds and seconds.{steps, evaluation, data, checkpoint, other, total}."""
+    sheet.leaf("step.seconds", step, "seconds")
+    sheet.leaf("run.steps", given(run.steps, "tokens over tokens a step"), "count")
+    sheet.formula("seconds.steps", "steps x seconds a step", ("run.steps", "step.seconds"),
+                  lambda steps, each: steps * each, "seconds", source=step.source)
+    glances, passes = _evaluations(run, corpus)
+    sheet.leaf("evaluation.steps", passes, "count")
+    sheet.formula("seconds.evaluation", "evaluations, in steps' worth x seconds a step",
+                  ("evaluation.steps", "step.seconds"), lambda worth, each: worth * each,
+                  "seconds", source=glances, basis="modelled")
+    sheet.leaf("seconds.data", modelled(
+        run.steps * run.recipe.step_tokens / run.recipe.ranks * rules.BATCH_SECONDS_PER_TOKEN,
+        3.0, "drawing batches"), "seconds")
+    sheet.leaf("seconds.checkpoint", checkpoint_seconds(run), "seconds")
+    sheet.leaf("start.seconds", modelled(
+        rules.START_SECONDS, 5.0, "start and bookkeeping: assumed"), "seconds")
+    sheet.leaf("faults.lost_share", _lost_share(run, step), "fraction")
+    sheet.formula("seconds.other", "start + share lost to faults x seconds of steps",
+                  ("start.seconds", "faults.lost_share", "seconds.steps"),
+                  lambda start, share, steps: start + share * steps, "seconds",
+                  source=sheet["faults.lost_share"].estimate.source
+                  or sheet["start.seconds"].estimate.source, basis="modelled")
+    sheet.formula("seconds.total", "steps + evaluation + data + checkpoint + other",
+                  [f"seconds.{kind}" for kind in KINDS], lambda *each: sum(each), "seconds",
+                  source=step.source)
+
+
+def _evaluations(run: Run, corpus: CorpusFacts | None) -> tuple[str, Estimate]:
+    """Glances on the way, and one evaluation of all held-out text at the end, in steps' worth."""
     held_out = corpus.validation_tokens if corpus else rules.HELD_OUT_TOKENS
     glances = (run.steps - 1) // run.recipe.evaluate_every_steps
     tokens = glances * min(rules.GLANCE_TOKENS, held_out) + rules.LAST_PASSES * held_out
-    seconds = step.scaled(rules.FORWARD_SHARE * tokens / run.recipe.step_tokens)
-    return _wider(seconds, 1.3 if corpus else 2.0,
-                  f"{glances} glances, and {held_out:,} held-out tokens at the end")
+    return (f"{glances} glances, and {held_out:,} held-out tokens at the end",
+            modelled(rules.FORWARD_SHARE * tokens / run.recipe.step_tokens, 1.3 if corpus else 2.0,
+                     "forward passes, as a share of a step"))
 
 
 def checkpoint_seconds(run: Run) -> Estimate:
@@ -133,23 +153,47 @@ def checkpoint_seconds(run: Run) -> Estimate:
                     f"{saves:,} {many} of 12 bytes a parameter, disk assumed")
 
 
-def _lost(run: Run, steps: Estimate) -> Estimate:
-    """Work done again and restarts after faults (`goodput`). Published runs lost more than faults
-    explain: their median loss is the high end where that is higher.
+def _lost_share(run: Run, step: Estimate) -> Estimate:
+    """Work done again and restarts after faults, over the steps' own time (`goodput`). Published
+    runs lost more than faults explain: their median loss is the high end where that is higher.
     """
-    if not steps.value:
-        return steps
-    assert steps.low is not None and steps.high is not None
-    apart = run.recipe.checkpoint_every_steps * steps.value / run.steps
-    saving = rules.save_seconds(run.model, run.recipe)
-    shares = goodput.goodput(saving, run.machine.accelerators, apart)
+    if run.machine.nodes == 1 or not step.value:
+        return given(0.0, "")
+    apart = run.recipe.checkpoint_every_steps * step.value
+    shares = goodput.goodput(rules.save_seconds(run.model, run.recipe), run.machine.accelerators,
+                             apart)
     again = (shares.lost + shares.restarts) / shares.productive
     published = known("goodput")
     assert published.value is not None
-    return Estimate(steps.value * again, steps.low * again / FAULT_SPREAD,
-                    steps.high * max(FAULT_SPREAD * again, 1 / published.value - 1), "modelled",
+    return Estimate(again, again / FAULT_SPREAD,
+                    max(FAULT_SPREAD * again, 1 / published.value - 1), "modelled",
                     "faults of so many accelerators (arXiv:2407.21783); high end: median of "
                     "published runs")
+
+
+def _write_use(sheet: Sheet, run: Run) -> None:
+    """Tokens, FLOPs and speed; MFU, HFU and goodput, never above 1."""
+    tokens = run.steps * run.recipe.step_tokens
+    counted = {
+        "model": flops.model_flops_per_token(run.model, run.recipe.sequence_tokens),
+        "hardware": flops.hardware_flops_per_token(run.model, run.recipe),
+    }
+    sheet.leaf("tokens.trained", given(tokens, "the run's steps x tokens a step"), "count")
+    for kind, each in counted.items():
+        sheet.leaf(f"flops.{kind}", given(each * tokens, f"exact count of {kind} FLOPs"), "flops")
+    sheet.formula("tokens_per_second.steps", "tokens over seconds of steps",
+                  ("tokens.trained", "seconds.steps"), lambda all_, seconds: all_ / seconds,
+                  "tokens/s", source=sheet["step.seconds"].estimate.source, basis="modelled")
+    peak = rates.matmul_peak(run.machine, run.recipe.precision).scaled(run.machine.accelerators)
+    sheet.leaf("machine.peak_flops", peak, "flops/s")
+    for section, kind in (("mfu", "model"), ("hfu", "hardware")):
+        sheet.formula(f"{section}.run", f"{kind} FLOPs over seconds of steps and peak",
+                      (f"flops.{kind}", "seconds.steps", "machine.peak_flops"),
+                      lambda done, seconds, most: smaller(done / seconds / most, 1.0), "fraction",
+                      source=f"of the {peak.source}", basis="modelled")
+    sheet.formula("goodput.run", "seconds of steps over all seconds",
+                  ("seconds.steps", "seconds.total"), lambda part, whole: part / whole,
+                  "fraction", source="steps over wall-clock time", basis="modelled")
 
 
 def memory_by_kind(run: Run, learned: Correction) -> dict[str, Estimate]:
@@ -161,34 +205,3 @@ def memory_by_kind(run: Run, learned: Correction) -> dict[str, Estimate]:
              else modelled(value, spread ** 2, "closed form") for kind, value in parts.items()}
     peak = modelled(parts["peak"], spread, "sum of the kinds")
     return found | {"peak": corrected(peak, learned.memory)}
-
-
-def _utilisation(flops_per_token: float, speed: Estimate, peak: Estimate) -> Estimate:
-    """FLOPs a token x tokens a second over the machine's peak, never above 1."""
-    if speed.value is None or peak.value is None:
-        return Estimate(None, basis="modelled", source=peak.source or speed.source)
-    share = speed.times(inverse(peak)).scaled(flops_per_token)
-    assert share.value is not None and share.low is not None and share.high is not None
-    return Estimate(min(1.0, share.value), min(1.0, share.low), min(1.0, share.high), "modelled",
-                    f"of the {peak.source}")
-
-
-def _share(part: Estimate, whole: Estimate) -> Estimate:
-    """Steps over total: the spread of the rest counts, that of the steps cancels."""
-    if part.value is None or whole.value is None:
-        return Estimate(None, basis="modelled", source=part.source)
-    assert whole.low is not None and whole.high is not None
-    assert part.low is not None and part.high is not None
-    share = part.value / whole.value
-    ends = sorted((part.low / (part.low + whole.high - part.high),
-                   part.high / (part.high + whole.low - part.low), share))
-    return Estimate(share, ends[0], min(1.0, ends[-1]), "modelled", "steps over wall-clock time")
-
-
-def _wider(estimate: Estimate, spread: float, source: str) -> Estimate:
-    """`estimate` with a further independent factor of uncertainty."""
-    if estimate.value is None:
-        return estimate
-    one = Estimate(1.0, 1 / spread, spread, "modelled", source)
-    assert math.isfinite(estimate.value)
-    return estimate.times(one, source)
