@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from curbcut.accounts.carbon import carbon
+from curbcut.accounts import carbon, energy
 from curbcut.accounts.convert import known
-from curbcut.accounts.energy import device_watts, energy
 from curbcut.accounts.money import money
 from curbcut.accounts.sheet import Sheet
-from curbcut.physics import flops, goodput, memory, rates, time
+from curbcut.physics import flops, goodput, memory, power, power_cap, rates, time
 from curbcut.physics.numbers import smaller
 from curbcut.plan import loss, rules
 from curbcut.plan.calibration import Correction, Pair, corrected, correction
@@ -70,11 +69,10 @@ def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
     _write_use(sheet, run)
     for kind, estimate in memory_by_kind(run, learned).items():
         sheet.leaf(f"memory_bytes.{kind}", estimate, "bytes")
-    total = sheet.estimates()["seconds.total"]
-    kwh = energy(run.machine, run.place, total)
-    lines = {"watts": {"device": device_watts(run.machine)}, "kwh": kwh, "kwh_modelled": kwh,
-             "usd": money(run.machine, run.place, total, kwh["facility"]),
-             "kgco2e": carbon(run.machine, run.place, total, kwh["facility"])}
+    _write_energy(sheet, run)
+    total, facility = (sheet.estimates()[key] for key in ("seconds.total", "kwh.facility"))
+    lines = {"usd": money(run.machine, run.place, total, facility)}
+    carbon.write(sheet, run.machine, run.place)
     tokens = run.steps * run.recipe.step_tokens
     expected = loss.expected(
         run.model, tokens, unique_tokens=corpus.train_tokens if corpus else None,
@@ -88,6 +86,25 @@ def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
     return sheet
 
 
+def _write_energy(sheet: Sheet, run: Run) -> None:
+    """Watts of what the steps keep busy, kWh at the three boundaries, joules a token."""
+    energy.write(sheet, run.machine, run.place, run.recipe, _busy(run))
+    for boundary in ("device", "node", "facility"):
+        sheet.formula(f"kwh_modelled.{boundary}", "modelled watts x time", (f"kwh.{boundary}",),
+                      lambda kwh: kwh, "kwh", source=sheet[f"kwh.{boundary}"].estimate.source)
+    sheet.formula("joules_per_token.training", "facility energy over tokens trained",
+                  ("kwh.facility", "tokens.trained"),
+                  lambda kwh, tokens: kwh * energy.JOULES_PER_KWH / tokens, "joules")
+
+
+def _busy(run: Run) -> power.Busy | None:
+    """What a step keeps busy on accelerators; None where that is not known."""
+    if run.machine.kind != "gpu":
+        return None
+    parts = time.step_parts(run.model, run.recipe, run.machine)
+    return None if parts is None else power.of_step(parts, run.model, run.recipe, run.machine)
+
+
 def step_seconds(run: Run, learned: Correction,
                  step_rates: Mapping[int, float] | None = None) -> Estimate:
     """Seconds of one optimiser step: measured just now, else corrected by runs, else modelled."""
@@ -95,7 +112,8 @@ def step_seconds(run: Run, learned: Correction,
     if measured:
         return modelled(run.recipe.step_tokens / measured, PROBED_SPREAD,
                         f"{measured:,.0f} tokens/s measured just now at this micro-batch")
-    return corrected(time.step_seconds(run.model, run.recipe, run.machine), learned.time)
+    step = time.step_seconds(run.model, run.recipe, run.machine)
+    return corrected(power_cap.stretched(step, run.recipe, run.machine), learned.time)
 
 
 def seconds_by_kind(run: Run, step: Estimate,
