@@ -4,10 +4,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curbcut.accounts.energy import device_watts, energy, host_watts
+from curbcut.accounts.energy import (
+    USUAL,
+    device_watts,
+    drawn_share,
+    energy,
+    host_watts,
+    idle,
+    idle_watts,
+    write,
+)
+from curbcut.accounts.sheet import Sheet
 from curbcut.facts.constants import constant
+from curbcut.physics import power, power_cap
 from curbcut.spec import Estimate, Place, measured
-from tiny import tiny_machine
+from tiny import tiny_machine, tiny_run
 
 HOUR = measured(3600.0, "a clock")
 GPU = {"kind": "gpu", "accelerator": "h100-sxm-80gb", "accelerators_per_node": 8}
@@ -63,3 +74,138 @@ def test_boundaries_are_nested(seconds, spread, pue, gpu, typical):
     for end in ("low", "value", "high"):
         device, node, facility = (getattr(found[b], end) for b in ("device", "node", "facility"))
         assert device <= node <= facility
+
+
+H100 = GPU | {"watts": {"max": 700.0}}
+TPU = {"kind": "tpu", "accelerator": "tpu-v3", "watts": {"max": 220.0}}
+
+
+def sheet_of(machine, place=None, recipe=None, shares=None, **how) -> Sheet:
+    sheet = Sheet()
+    sheet.leaf("seconds.total", HOUR, "seconds")
+    write(sheet, machine, place or Place(pue=1.25), recipe, shares, **how)
+    return sheet
+
+
+def test_every_figure_follows_from_named_leaves():
+    sheet = sheet_of(tiny_machine(**H100))
+    leaves = {one.key for one in sheet.leaves("kwh.facility")}
+    assert leaves == {"seconds.total", "power.rated", "power.share", "power.host", "place.pue"}
+    for key in ("watts.device", "watts.host", "kwh.device", "kwh.node", "kwh.facility"):
+        assert sheet[key].formula
+
+
+def test_the_sheet_and_the_old_entry_agree():
+    machine = tiny_machine(**H100)
+    assert sheet_of(machine).account().kwh == energy(machine, Place(pue=1.25), HOUR)
+
+
+def test_pue_multiplies_the_node_once():
+    sheet = sheet_of(tiny_machine(**H100))
+    assert sheet.value("kwh.facility") == pytest.approx(1.25 * sheet.value("kwh.node"))
+
+
+@pytest.mark.parametrize("pue", [1.0, 1.25, 2.0])
+def test_all_equipment_stands_for_the_host_and_is_never_multiplied_by_pue(pue):
+    sheet = sheet_of(tiny_machine(**H100), Place(pue=pue), around="all equipment")
+    device, ratio = sheet.value("kwh.device"), constant("all_equipment_power_ratio").value
+    assert sheet.value("kwh.node") == pytest.approx(device * ratio)
+    assert sheet.value("kwh.facility") == pytest.approx(device * max(ratio, pue))
+    assert "power.host" not in {one.key for one in sheet.leaves("kwh.facility")}
+
+
+def test_a_cpu_has_no_other_equipment_than_itself():
+    sheet = sheet_of(tiny_machine(), around="all equipment")
+    assert sheet.value("kwh.node") == sheet.value("kwh.device")
+
+
+def test_usual_work_draws_the_usual_share_and_little_work_draws_less():
+    machine = tiny_machine(**H100)
+    usual = device_watts(machine, shares=USUAL)
+    assert usual.value == pytest.approx(device_watts(machine).value)
+    light = device_watts(machine, shares=power.Busy(compute=0.02, memory=0.05, link=0.0))
+    assert light.value < 0.75 * usual.value
+    assert light.low < light.value < light.high and "multipliers 2%" in light.source
+
+
+@settings(max_examples=40)
+@given(compute=st.floats(0, 1), memory=st.floats(0, 1), link=st.floats(0, 1))
+def test_accelerators_draw_no_more_than_they_are_rated_for(compute, memory, link):
+    machine = tiny_machine(**H100)
+    found = device_watts(machine, shares=power.Busy(compute=compute, memory=memory, link=link))
+    assert 0 < found.low <= found.value <= found.high <= 8 * 700 * (1 + 1e-9)
+
+
+def test_a_stated_typical_power_goes_before_the_model():
+    machine = tiny_machine(**GPU, watts={"max": 700.0, "typical": 400.0})
+    assert device_watts(machine, shares=USUAL).value == pytest.approx(8 * 400)
+
+
+def test_a_default_typical_power_does_not():
+    share = constant("power_fraction_training").value
+    machine = tiny_machine(**GPU, watts={"max": 700.0, "typical": 700.0 * share})
+    light = power.Busy(compute=0.02, memory=0.05, link=0.0)
+    assert device_watts(machine, shares=light).value < 0.75 * device_watts(machine).value
+
+
+def test_a_power_limit_lowers_watts_as_its_curve_says():
+    machine, recipe = tiny_machine(**H100), tiny_run(recipe={"power_limit": 0.6}).recipe
+    free, held = device_watts(machine), device_watts(machine, recipe)
+    share = constant("power_fraction_training").value
+    kept = power_cap.capped(0.6, share, power_cap.cap_constants("h100-sxm-80gb")).watts
+    assert held.value == pytest.approx(free.value * kept) and kept < 0.95
+    assert held.value <= 8 * 700 * 0.6 * 1.05
+    assert device_watts(machine, tiny_run().recipe).value == free.value
+
+
+def test_a_power_limit_holds_where_only_typical_power_is_known():
+    machine = tiny_machine(**GPU, watts={"typical": 500.0})
+    recipe = tiny_run(recipe={"power_limit": 0.6}).recipe
+    assert device_watts(machine, recipe).value < 8 * 500
+    assert device_watts(tiny_machine(), recipe).value == 10.0
+
+
+def test_what_is_stated_of_a_tpu_is_its_mean():
+    machine = tiny_machine(**TPU)
+    assert device_watts(machine).value == 220.0
+    assert host_watts(machine).value == constant("host_watts_per_tpu").value
+    assert 245 < device_watts(machine).value + host_watts(machine).value < 326
+
+
+def test_a_machine_at_rest_draws_less_than_at_work_and_never_nothing():
+    for machine in (tiny_machine(**H100), tiny_machine(watts={}, cores=4)):
+        rest = idle_watts(machine)
+        assert 0 < rest.low <= rest.value <= rest.high
+        assert rest.value < device_watts(machine).value
+    assert idle_watts(tiny_machine(**GPU, watts={"max": 700.0, "idle": 90.0})).value == 8 * 90
+    assert idle_watts(tiny_machine(**GPU, watts={})).value is None
+
+
+def test_a_reservation_that_waits_has_kwh_of_its_own():
+    machine = tiny_machine(**H100)
+    found = idle(machine, Place(pue=1.2), HOUR)
+    node = (idle_watts(machine).value + host_watts(machine).value) / 1000
+    assert found["node"].value == pytest.approx(node)
+    assert found["facility"].value == pytest.approx(1.2 * node)
+    assert found["device"].value < energy(machine, Place(), HOUR)["device"].value
+
+
+def test_monte_carlo_and_first_order_intervals_agree():
+    sheet = sheet_of(tiny_machine(**H100))
+    plain, drawn = sheet.estimates(), sheet.sampled_estimates(4000)
+    for key in ("kwh.device", "kwh.node", "kwh.facility"):
+        assert drawn[key].low == pytest.approx(plain[key].low, rel=0.08)
+        assert drawn[key].high == pytest.approx(plain[key].high, rel=0.08)
+
+
+def test_how_far_a_cap_is_felt_follows_from_the_work():
+    machine = tiny_machine(**H100)
+    light = power.Busy(compute=0.02, memory=0.05, link=0.0)
+    assert drawn_share(machine) == pytest.approx(0.74)
+    assert drawn_share(machine, light) < 0.6
+    recipe = tiny_run(recipe={"power_limit": 0.6}).recipe
+    felt = [power_cap.seconds_factor(recipe, machine, drawn_share(machine, one))
+            for one in (light, USUAL)]
+    assert felt[0] < felt[1]
+    stated = tiny_machine(**GPU, watts={"max": 700.0, "typical": 630.0})
+    assert drawn_share(stated, light) == pytest.approx(0.9)

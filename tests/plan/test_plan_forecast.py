@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from curbcut.plan import rules
 from curbcut.plan.forecast import forecast
-from curbcut.spec import UNIT_OF, Place, TrainJob
+from curbcut.spec import UNIT_OF, Estimate, Place, TrainJob
 from plan.plan_samples import CPU, Text
 from tiny import tiny_run
 
@@ -22,11 +23,53 @@ def test_every_kind_that_a_measurement_answers_is_there():
                                     "other"}
     assert set(account.memory_bytes) == {"parameters", "gradients", "optimiser", "activations",
                                          "logits", "buffers", "overhead", "peak"}
-    assert set(account.kwh) == set(account.kwh_modelled) == {"device", "node", "facility"}
+    assert set(account.kwh_modelled) == {"device", "node", "facility"}
+    assert set(account.kwh) == {"device", "node", "facility", "project"}
+    assert set(account.joules_per_token) == {"training"}
+    assert {"total", "staff", "development", "project"} <= set(account.usd)
+    assert set(account.usd_ways) == {
+        "on_demand", "reserved_1y", "reserved_3y", "spot", "own", "academic", "epoch_amortised",
+        "epoch_acquisition", "epoch_cloud", "with_staff"}
+    assert set(account.kgco2e) == {"operational", "market", "embodied", "total", "project"}
     assert set(account.loss) == {"nats_per_token", "bits_per_byte"}
     assert set(account.flops) == {"model", "hardware"}
     for section in UNIT_OF:
         assert getattr(account, section), section
+
+
+@pytest.mark.parametrize("samples", [0, 4000])
+def test_a_project_is_so_many_times_its_run_in_money_energy_and_carbon(samples):
+    run = replace(RUN, train=replace(RUN.train, development=3.0))
+    account = forecast(run, samples=samples)
+    assert account.usd["project"].value == pytest.approx(3 * account.usd["total"].value)
+    assert account.usd["development"].value == pytest.approx(2 * account.usd["total"].value)
+    assert account.kwh["project"].value == pytest.approx(3 * account.kwh["facility"].value)
+    assert account.kgco2e["project"].value == pytest.approx(3 * account.kgco2e["total"].value)
+
+
+def test_draws_and_first_order_intervals_tell_the_same_of_every_figure():
+    quick, drawn = forecast(RUN), forecast(RUN, samples=20_000, seed=1)
+    for section, kind, estimate in quick.lines():
+        other = drawn.get(section, kind)
+        assert other.value == estimate.value, (section, kind)
+        if estimate.known and estimate.low != estimate.high:
+            width = math.log(estimate.high / estimate.low)
+            for end in ("low", "high"):
+                apart = math.log(getattr(other, end) / getattr(estimate, end))
+                assert abs(apart) < 0.25 * width, (section, kind, end)
+
+
+def test_a_run_in_the_night_alone_takes_more_days_and_no_more_hours():
+    night = forecast(replace(RUN, place=replace(RUN.place, hours="22-6")))
+    assert night.seconds["total"] == forecast(RUN).seconds["total"]
+    assert night.seconds["calendar"].value == pytest.approx(3 * night.seconds["total"].value)
+
+
+def test_a_ledgers_own_ratio_takes_the_place_of_the_literatures():
+    own = Estimate(1.4, 1.2, 1.9, "measured", "own ledger: 9 trainings")
+    account = forecast(RUN, project=own)
+    assert account.kwh["project"].value == pytest.approx(1.4 * account.kwh["facility"].value)
+    assert "own ledger" in account.kwh["project"].source
 
 
 def test_total_is_the_sum_of_its_kinds():

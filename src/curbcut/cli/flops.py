@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from curbcut import units
+from curbcut.cli import formats
 from curbcut.errors import InputError, UnknownName
 from curbcut.facts import presets
 from curbcut.physics.flops import CONVENTIONS
@@ -25,27 +24,23 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--mfu", metavar="SHARE", help='a published utilisation, like "43%%"')
     parser.add_argument("--said", metavar="CONVENTION", default="6N+12Lhs",
                         help="the convention that it was counted by (6N+12Lhs)")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    formats.add(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table, or JSON; returns 0. Raises InputError or UnknownName for bad options."""
+    """Prints the tables; returns 0. Raises InputError or UnknownName for bad options."""
     from curbcut.report import flops as report
 
     shape: ModelShape = codec.build(ModelShape, presets.shape(args.model), "model")
     tokens = int(codec.check(ModelShape, {"context_tokens": args.sequence}, "--sequence:")[
         "context_tokens"]) if args.sequence else shape.context_tokens
     counted = report.count(shape, tokens)
-    said = _utilisation(args, shape, tokens)
-    if args.json:
-        print(json.dumps({**report.as_plain(counted), **said}, indent=2))
-    else:
-        report.print_count(counted, said.get("mfu"))
+    report.print_count(counted, _utilisation(args, shape, tokens), formats.chosen(args))
     return 0
 
 
-def _utilisation(args: argparse.Namespace, shape: ModelShape, tokens: int) -> Mapping[str, Any]:
+def _utilisation(args: argparse.Namespace, shape: ModelShape, tokens: int) -> Mapping[str, float]:
     """The utilisation that was asked about, by every convention; empty where none was."""
     from curbcut.physics.flops import translate
 
@@ -58,5 +53,4 @@ def _utilisation(args: argparse.Namespace, shape: ModelShape, tokens: int) -> Ma
     if not 0 < share <= 1:
         raise InputError(f"a utilisation of {args.mfu} is none", where="--mfu",
                          mend='give a share of the peak, like "43%" or 0.43')
-    return {"mfu": {name: translate(share, shape, tokens, args.said, name)
-                    for name in CONVENTIONS}}
+    return {name: translate(share, shape, tokens, args.said, name) for name in CONVENTIONS}

@@ -1,7 +1,7 @@
 """The durable record: runs, accounts, events, keys and what they used.
 
 Opening a ledger needs SQLAlchemy, which costs more than a whole plan; so this module imports it
-only when a ledger is opened. `kept_pairs` and the inbox's `Writer` do without.
+only when a ledger is opened. `kept_pairs`, `kept_trainings` and the inbox's `Writer` do without.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 from typing import TYPE_CHECKING
 
 from curbcut.ledger.pairs import Pair, kept_pairs
+from curbcut.ledger.trainings import Training, kept_trainings
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
 
-__all__ = ["FILE_NAME", "Pair", "kept_pairs", "open_ledger"]
+__all__ = ["FILE_NAME", "Pair", "Training", "kept_pairs", "kept_trainings", "open_ledger"]
 
 FILE_NAME = "ledger.sqlite"
 """Name of the ledger in a folder of runs."""

@@ -69,25 +69,26 @@ def kept_pairs(path: Path, *, machine: str = "", step: str = "train") -> list[Pa
         return []
     values = {"machine": machine, "step": step, "newest": NEWEST}
     try:
-        return collect(_rows(path, values), str(path))
+        return collect(read_only(path, QUERY, values), str(path))
     except sqlite3.DatabaseError as error:
         raise DamagedFile(f"the ledger cannot be read ({error})", where=str(path),
                           mend="restore it from a copy, or move it aside") from None
 
 
-def _rows(path: Path, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+def read_only(path: Path, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows of one query on the SQLite file at `path`; raises sqlite3.DatabaseError."""
     uri = path.resolve().as_uri()
     try:
-        return _query(f"{uri}?mode=ro", values)
+        return _query(f"{uri}?mode=ro", query, values)
     except sqlite3.OperationalError:
         # In a folder that may not be written, SQLite cannot make WAL's shared memory; nobody
         # can be writing there either.
-        return _query(f"{uri}?immutable=1", values)
+        return _query(f"{uri}?immutable=1", query, values)
 
 
-def _query(uri: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _query(uri: str, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     connection = sqlite3.connect(uri, uri=True, timeout=5)
     try:
-        return connection.execute(QUERY, values).fetchall()
+        return connection.execute(query, values).fetchall()
     finally:
         connection.close()

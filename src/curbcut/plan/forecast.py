@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from curbcut.accounts import carbon, energy
+from curbcut.accounts import carbon, development, energy, hours, money
 from curbcut.accounts.convert import known
-from curbcut.accounts.money import money
 from curbcut.accounts.sheet import Sheet
 from curbcut.physics import flops, goodput, memory, power, power_cap, rates, time
 from curbcut.physics.numbers import smaller
 from curbcut.plan import loss, rules
 from curbcut.plan.calibration import Correction, Pair, corrected, correction
-from curbcut.spec.account import UNIT_OF, Account
+from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, given, modelled
 from curbcut.spec.nouns import Run
 
@@ -49,18 +48,20 @@ class CorpusFacts(Protocol):
 
 
 def forecast(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
-             corpus: CorpusFacts | None = None, *, samples: int = 0, seed: int = 0) -> Account:
+             corpus: CorpusFacts | None = None, *, project: Estimate | None = None,
+             samples: int = 0, seed: int = 0) -> Account:
     """Prices `run`. `pairs` are measured runs to learn from, `step_rates` tokens/s measured just
-    now by micro-batch, `corpus` the prepared text. The same arguments give the same account.
+    now by micro-batch, `corpus` the prepared text, `project` the ledger's own ratio of all runs to
+    finished ones. The same arguments give the same account.
 
     Intervals are first-order, or with `samples` quantiles of so many seeded draws.
     """
-    sheet = sheet_of(run, pairs, step_rates, corpus)
+    sheet = sheet_of(run, pairs, step_rates, corpus, project)
     return sheet.account(sheet.sampled_estimates(samples, seed) if samples else None)
 
 
 def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
-             corpus: CorpusFacts | None = None) -> Sheet:
+             corpus: CorpusFacts | None = None, project: Estimate | None = None) -> Sheet:
     """Every figure of the forecast of `run`, and all that it follows from."""
     pairs = list(pairs)
     learned = correction(run.machine, run.recipe.precision, pairs)
@@ -70,20 +71,24 @@ def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
     for kind, estimate in memory_by_kind(run, learned).items():
         sheet.leaf(f"memory_bytes.{kind}", estimate, "bytes")
     _write_energy(sheet, run)
-    total, facility = (sheet.estimates()[key] for key in ("seconds.total", "kwh.facility"))
-    lines = {"usd": money(run.machine, run.place, total, facility)}
+    money.write(sheet, run.machine, run.place)
     carbon.write(sheet, run.machine, run.place)
-    tokens = run.steps * run.recipe.step_tokens
-    expected = loss.expected(
-        run.model, tokens, unique_tokens=corpus.train_tokens if corpus else None,
-        known_bytes_per_token=corpus.train_bytes / corpus.train_tokens if corpus else None,
-        text=run.train.text, optimiser=run.recipe.optimiser)
-    lines["loss"] = {"nats_per_token": expected.nats_per_token,
-                     "bits_per_byte": expected.bits_per_byte}
-    for section, kinds in lines.items():
-        for kind, estimate in kinds.items():
-            sheet.leaf(f"{section}.{kind}", estimate, UNIT_OF[section])
+    development.write(sheet, development.multiplier(run.train.development, project))
+    money.write_with_staff(sheet)
+    loss.write(sheet, run.model, run.steps * run.recipe.step_tokens, _asked(run, corpus, pairs))
     return sheet
+
+
+def _asked(run: Run, corpus: CorpusFacts | None, pairs: list[Pair]) -> loss.Asked:
+    """What the loss is asked of: the text as far as it is known, and who has learned from it."""
+    known_bytes = corpus.train_bytes / corpus.train_tokens if corpus else None
+    unique = float(corpus.train_tokens) if corpus else None
+    text = loss.meant(run, corpus is not None)
+    if unique is None and run.train.text_bytes:
+        unique = run.train.text_bytes / loss.bytes_per_token(run.model.vocab, text)
+    return loss.Asked(unique_tokens=unique, known_bytes_per_token=known_bytes, text=text,
+                      optimiser=run.recipe.optimiser, token_worth=run.train.token_worth,
+                      pairs=pairs)
 
 
 def _write_energy(sheet: Sheet, run: Run) -> None:
@@ -151,6 +156,11 @@ def write_seconds(sheet: Sheet, run: Run, step: Estimate,
     sheet.formula("seconds.total", "steps + evaluation + data + checkpoint + other",
                   [f"seconds.{kind}" for kind in KINDS], lambda *each: sum(each), "seconds",
                   source=step.source)
+    if run.place.hours:
+        share = hours.stretch(run.place)
+        sheet.formula("seconds.calendar", f"total, in the hours {run.place.hours} of each day",
+                      ("seconds.total",), lambda total: total * share, "seconds",
+                      source=f"only in the hours {run.place.hours}")
 
 
 def _evaluations(run: Run, corpus: CorpusFacts | None) -> tuple[str, Estimate]:

@@ -23,11 +23,11 @@ def print_explanation(sheet: Sheet, key: str, *, console: Console | None = None)
 
     console = console or tables.plain_console()
     figure, found = sheet[key], sheet.estimates()
-    drawn = sheet.sampled_estimates()[key]
     console.print(Text(f"{key} = {_shown(found[key], figure.unit)}", "bold"))
     if figure.formula:
         console.print(Text(f"  = {figure.formula}"))
     if found[key].known and not figure.leaf:
+        drawn = sheet.sampled_estimates()[key]
         console.print(Text(f"  {SAMPLES:,} draws: {_interval(drawn, figure.unit)}"))
     console.print()
     tables.print_rows(console, [
@@ -46,9 +46,9 @@ def print_explanation(sheet: Sheet, key: str, *, console: Console | None = None)
 
 def as_plain(sheet: Sheet, key: str) -> dict[str, Any]:
     """The explanation as JSON-ready data, SI units."""
-    found, drawn = sheet.estimates(), sheet.sampled_estimates()
+    figure, found, drawn = sheet[key], sheet.estimates(), sheet.sampled_estimates()
     return {
-        "key": key, "unit": sheet[key].unit, "formula": sheet[key].formula,
+        "key": key, "unit": figure.unit, "formula": figure.formula,
         "estimate": codec.plain(found[key]), "drawn": codec.plain(drawn[key]), "samples": SAMPLES,
         "inputs": [{"key": name, "depth": depth, "unit": sheet[name].unit,
                     "formula": sheet[name].formula, "distribution": sheet[name].distribution,

@@ -1,0 +1,133 @@
+"""What runs of one's own on a text teach about its loss: a factor, with its interval.
+
+The factor is on all of the loss (bits a byte measured over bits a byte of the law, for general
+text). Its log is an offset and a slope in the log of tokens, each with a normal prior, and each
+measured run is a reading of them: runs of like length teach the offset, runs of different length
+the slope too. A run of another size is a weaker reading, as its own offset may differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from curbcut.accounts.sheet import Z90
+from curbcut.plan.calibration import MOST_RUNS, Pair, rebuilt
+from curbcut.plan.loss import law, text
+from curbcut.spec.account import Account
+from curbcut.spec.estimate import Estimate
+from curbcut.spec.nouns import Run
+
+TEXT_SPREAD = 1.2
+"""Factor either way, nine in ten, of text that nobody here has trained on: C4 in other tokens came
+out 1.09 times the law (`facts/loss_runs.csv`)."""
+PYTHON_FACTOR = {"adamw": 0.62, "muon": 0.44}
+"""*Small*: measured bits a byte over the law's on Python's own library, by optimiser: source code
+says the same again and again. AdamW one run of 4.3M parameters and 3.2M tokens, Muon four of 2.7M
+to 3.4M (docs/log.md)."""
+PYTHON_SPREAD = 1.2
+"""Factor either way of those few runs, at other sizes and seeds."""
+PYTHON_RUNS = (4.26e6, 2.4e6)
+"""Parameters, and tokens of the law, of those runs."""
+RUN_SPREAD = 1.06
+"""Factor either way that one run says no more about: its seed, its batches, its schedule."""
+FAR_SPREAD = 1.05
+"""Further factor of a reading for each e-fold between the size of its model and the planned one."""
+SLOPE_SPREAD = 1.1
+"""Factor either way by which the text's factor may move for each e-fold of tokens: the law's own
+slope may be that wrong for a text (on Python's library it is too flat)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measured run of the text."""
+
+    log_ratio: float
+    """ln of measured bits a byte over what the law said of it, without any factor."""
+    parameters: float
+    tokens: float
+    """Of the law."""
+
+
+def prior(of_text: str, optimiser: str) -> Estimate:
+    """The factor of a text before any run of the ledger."""
+    if of_text != text.PYTHON:
+        return Estimate(1.0, 1 / TEXT_SPREAD, TEXT_SPREAD, "modelled", "general text"
+                        if of_text == text.GENERAL else "no own run on this text yet")
+    middle = PYTHON_FACTOR.get(optimiser, PYTHON_FACTOR["adamw"])
+    return Estimate(middle, middle / PYTHON_SPREAD, middle * PYTHON_SPREAD, "modelled",
+                    f"x {middle:g}: own runs on this text")
+
+
+def readings(pairs: Iterable[Pair], of_text: str, optimiser: str,
+             unique_tokens: float | None = None) -> list[Reading]:
+    """What the newest measured runs say of a text: those trained on it with the same optimiser.
+    `unique_tokens` (of the law) are those of the text now; a run does not keep its own.
+    """
+    found: list[Reading] = []
+    for plain, _, measured in itertools.islice(pairs, MOST_RUNS):
+        run = rebuilt(plain)
+        if run is None or run.train.text != of_text or run.recipe.optimiser != optimiser:
+            continue
+        found += _reading(run, measured, unique_tokens)
+    return found
+
+
+def _reading(run: Run, measured: Account, unique_tokens: float | None) -> Sequence[Reading]:
+    bits, tokens = measured.get("loss", "bits_per_byte"), measured.get("tokens", "trained")
+    if not (bits and bits.value and tokens and tokens.value):
+        return []
+    own = text.bytes_per_token(run.model.vocab, run.train.text)
+    taught = float(law.law_tokens(tokens.value, own))
+    size = float(run.model.active_parameters)
+    said = law.bits_per_byte(law.nats(
+        size, taught, unique_tokens=unique_tokens, expanded=law.expansion(run.model),
+        worth=taught_worth(run.train.text, run.recipe.optimiser, size,
+                           run.train.token_worth).value))
+    return [Reading(math.log(bits.value / float(said)), size, taught)]
+
+
+def taught_worth(of_text: str, optimiser: str, parameters: float,
+                 token_worth: float = 1.0) -> Estimate:
+    """`text.worth`, but for a text whose learned factor is of this optimiser already."""
+    if of_text == text.PYTHON:
+        return Estimate(token_worth, token_worth, token_worth, "given",
+                        "the optimiser is in the text's factor")
+    return text.worth(optimiser, parameters, token_worth)
+
+
+def factor(before: Estimate, found: Sequence[Reading], parameters: float,
+           tokens: float) -> Estimate:
+    """The factor for a run of `parameters` and `tokens` (of the law): the least squares of the
+    priors and all readings, each over its variance. One run moves it, several narrow it.
+    """
+    assert before.value is not None and before.high is not None
+    if not found:
+        return before
+    offset = (Z90 / math.log(before.high / before.value)) ** 2
+    at_offset, cross, at_slope = offset * math.log(before.value), 0.0, 0.0
+    slope = (Z90 / math.log(SLOPE_SPREAD)) ** 2
+    for one in found:
+        larger = math.log(parameters / one.parameters) * math.log(FAR_SPREAD)
+        weight = (Z90 / math.hypot(math.log(RUN_SPREAD), larger)) ** 2
+        longer = math.log(one.tokens / tokens)
+        offset += weight
+        cross += weight * longer
+        slope += weight * longer ** 2
+        at_offset += weight * one.log_ratio
+        at_slope += weight * longer * one.log_ratio
+    # The two normal equations, solved for the offset: the slope counts from the planned tokens.
+    determinant = offset * slope - cross ** 2
+    value = math.exp((slope * at_offset - cross * at_slope) / determinant)
+    # A run yet to come differs from the mean of those measured by its own seed, too.
+    width = math.exp(math.hypot(Z90 * (slope / determinant) ** 0.5, math.log(RUN_SPREAD)))
+    runs = f"{len(found)} measured run{'s' if len(found) > 1 else ''} on this text"
+    return Estimate(value, value / width, value * width, "modelled", f"x {value:.3g}: {runs}")
+
+
+def apart(found: Sequence[Reading], parameters: float, tokens: float) -> float:
+    """E-folds of size and tokens between a run and the nearest measured one; infinite for none."""
+    return min((math.hypot(math.log(parameters / one.parameters), math.log(tokens / one.tokens))
+                for one in found), default=math.inf)
