@@ -2,6 +2,7 @@ import pytest
 
 from curbcut.errors import UnknownName
 from curbcut.facts import accelerators
+from curbcut.facts import embodied as embodied_module
 from curbcut.facts.embodied import accelerator_range, embodied
 
 
@@ -44,3 +45,18 @@ def test_own_figure_counts(own_facts):
         "accelerator,MI300X,mi300x,200,kgCO2e/unit,maker,2026\n"
         "accelerator,MI300X again,mi300x,300,kgCO2e/unit,other,2026\n")
     assert accelerator_range("MI300X")[:3] == (200, 250, 300)
+
+
+def test_a_server_is_counted_without_its_accelerators():
+    """From the p4d of 5,600 kg come off 8 x 319.3 kg, by the same source, before it is shared."""
+    low, mid, high, source = embodied_module.server_range()
+    assert mid == pytest.approx((5600 - 8 * 319.3) / 8)
+    assert low < 2500 / 8 and high > 5700 / 8
+    assert "BLOOM" in source and "EcoLogits" in source
+
+
+def test_a_core_and_a_gigabyte_span_their_sources():
+    core, gigabyte = embodied_module.each_range("cpu"), embodied_module.each_range("dram")
+    assert core.low == pytest.approx(30.1 / 64) and core.high == pytest.approx(46.7 / 56)
+    assert gigabyte.low == 0.048 and gigabyte.high == pytest.approx(117.9 / 32)
+    assert gigabyte.low < gigabyte.mid < gigabyte.high

@@ -20,7 +20,7 @@ def test_intervals_hold_their_coefficients():
     assert law("hoffmann-2022").intervals == {}
 
 
-@pytest.mark.parametrize("name", [one.name for one in laws()])
+@pytest.mark.parametrize("name", [one.name for one in laws() if "MassiveText" in one.domain])
 def test_chinchilla_itself_comes_out_near_two_nats(name):
     assert loss(law(name), 70e9, 1.4e12) == pytest.approx(1.95, abs=0.07)
 

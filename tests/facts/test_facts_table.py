@@ -14,19 +14,37 @@ from curbcut.facts.table import OURS, Row
 KEYS = {
     "accelerators": ("id",),
     "rent_prices": ("accelerator", "provider", "instance", "region", "kind", "term_years"),
-    "grid": ("zone",),
+    "grid": ("zone", "year", "source"),
+    "grid_hours": ("zone", "hour"),
+    "water": ("scope", "zone"),
+    "fab": ("process_nm",),
+    "dies": ("accelerator",),
     "embodied": ("category", "item", "source"),
     "presets": ("name",),
     "constants": ("name",),
     "loss_laws": ("name",),
+    "loss_constants": ("name",),
+    "loss_runs": ("run",),
+    "downstream": ("name",),
     "currency": ("code",),
     "epoch/hardware_prices": (),
+    "epoch/models": ("name",),
+    "epoch/chips": ("name",),
+    "epoch/constants": ("name",),
+    "epoch/producer_prices": ("date",),
+    "epoch/results": ("model",),
+    "epoch/projects": ("model",),
+    "epoch/contributors": ("model", "role"),
     "physics_training": ("name", "accelerator", "stack", "version", "without"),
     "physics_memory": ("name", "accelerator", "stack", "version", "without"),
     "physics_serving": ("name", "accelerator", "stack", "version", "without"),
+    "power_caps": ("name", "accelerator", "stack", "version", "without"),
+    "power": ("name", "accelerator", "stack", "version", "without"),
+    "energy_series": ("name", "accelerator", "stack", "version", "without"),
     "training_priors": ("name",),
     "calibration_spreads": ("name", "level"),
     "stacks": ("software", "feature", "since"),
+    "levers": ("lever", "source", "quote"),
     "collectives": ("cluster", "kind", "nodes"),
 }
 
@@ -75,7 +93,7 @@ def write(folder, name, text):
 
 def test_own_row_replaces_ours_and_keeps_the_columns_it_leaves_out(own_facts):
     before = grid.intensity("FRA")
-    for cached in (table._rows, grid._all, grid._by_name):
+    for cached in (table._rows, grid._all, grid._by_name, grid._by_zone):
         cached.cache_clear()
     write(own_facts, "grid", "zone,gco2e_per_kwh,source,date\nfra,12.5,my meter,2026-01-01\n")
     after = grid.intensity("France")

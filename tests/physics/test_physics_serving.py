@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curbcut.physics import serving
+from curbcut.physics import power, serving
 from curbcut.physics.serving_passes import Engine
 from curbcut.physics.serving_traffic import Traffic, batch_that_fits
 from tiny import tiny_machine, tiny_run
@@ -134,8 +134,13 @@ def test_the_batch_within_loose_objectives_is_what_the_cache_holds():
 
 def test_energy_a_token_falls_with_the_batch():
     server = serving.server(WIDE, CARD, "bf16")
-    joules = [serving.joules_per_token(serving.latency(WIDE, server, Traffic(
-        concurrency=n, prompt_tokens=500, output_tokens=500)), 600.0, 1) for n in (1, 8, 64)]
+    joules = []
+    for requests in (1, 8, 64):
+        traffic = Traffic(concurrency=requests, prompt_tokens=500, output_tokens=500)
+        met = serving.latency(WIDE, server, traffic)
+        busy = serving.busy(WIDE, server, traffic, met.batch, met.tokens_per_second)
+        watts = power.accelerator_watts(busy, 700.0, power.power_constants("h100"))
+        joules.append(watts / met.tokens_per_second)
     assert joules == sorted(joules, reverse=True) and joules[0] > 1
 
 

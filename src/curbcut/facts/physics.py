@@ -14,7 +14,8 @@ from pathlib import Path
 
 from curbcut.facts import table
 
-FILES = ("physics_training", "physics_memory", "physics_serving")
+FILES = ("physics_training", "physics_memory", "physics_serving", "power", "power_caps",
+         "energy_series")
 _KEY = ("name", "accelerator", "stack", "version", "without")
 
 

@@ -55,8 +55,13 @@ def rents(name: str, kind: str | None = None) -> list[RentPrice]:
     Empty where no price is known. Raises UnknownName for an unknown accelerator.
     """
     wanted = accelerator(name).id
-    return [price for price in _rents(table.overlay_folder())
+    return [price for price in book()
             if price.accelerator == wanted and kind in (None, price.kind)]
+
+
+def book() -> list[RentPrice]:
+    """Every rent, cheapest first."""
+    return list(_rents(table.overlay_folder()))
 
 
 def history(hardware: str | None = None) -> list[PricePoint]:

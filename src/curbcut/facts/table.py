@@ -96,11 +96,16 @@ class Row:
 
 def overlay_folder() -> Path:
     """The folder of the user's own facts, whether or not it is there."""
-    chosen = os.environ.get("CURBCUT_FACTS")
+    known = os.environ.get
+    return _folder(known("CURBCUT_FACTS"), known("XDG_CONFIG_HOME"), known("HOME"))
+
+
+@functools.cache
+def _folder(chosen: str | None, config: str | None, home: str | None) -> Path:
+    # Each look-up of a fact asks; making the path anew took more than the look-up.
     if chosen:
         return Path(chosen).expanduser()
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "curbcut" / "facts"
+    return Path(config or "~/.config").expanduser() / "curbcut" / "facts"
 
 
 def rows(name: str, key: tuple[str, ...]) -> tuple[Row, ...]:

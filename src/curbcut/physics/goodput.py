@@ -52,14 +52,15 @@ def daly(checkpoint_seconds: Number, mean_seconds: Number) -> Number:
 
 
 def goodput(checkpoint_seconds: Number, accelerators: Number,
-            interval_seconds: Number | None = None,
-            restart_seconds: Number | None = None) -> Goodput:
-    """Goodput with a checkpoint every `interval_seconds` of work (Daly's where None).
+            interval_seconds: Number | None = None, restart_seconds: Number | None = None,
+            mean_seconds: Number | None = None) -> Goodput:
+    """Goodput with a checkpoint every `interval_seconds` of work (Daly's where None) and a fault
+    every `mean_seconds` (by the number of accelerators where None).
 
     In the long run, a second of work brings d/T of checkpoints and 1/M of faults, each of which
     costs half an interval with its checkpoint, and a restart.
     """
-    mean = interruption_seconds(accelerators)
+    mean = interruption_seconds(accelerators) if mean_seconds is None else mean_seconds
     interval = daly(checkpoint_seconds, mean) if interval_seconds is None else interval_seconds
     interval = larger(interval, 1e-9)
     restart = constants.constant(RESTART).value if restart_seconds is None else restart_seconds

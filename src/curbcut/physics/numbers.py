@@ -102,7 +102,7 @@ class Choice:
         import numpy as np
 
         if name not in self.names:
-            return np.zeros(len(self.codes), bool)
+            return np.zeros(self.codes.shape, bool)
         return self.codes == self.names.index(str(name))
 
     def __ne__(self, name: object) -> Any:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from curbcut.physics import memory, rates, serving_passes, serving_traffic
+from curbcut.physics import memory, power, rates, serving_passes, serving_traffic, serving_work
 from curbcut.physics.numbers import Number
 from curbcut.physics.serving_constants import ServingConstants, serving_constants
 from curbcut.physics.serving_passes import ChipRates, Engine
@@ -178,8 +178,14 @@ def latency(shape: ModelShape, found: Server, traffic: Traffic) -> Latency:
     return serving_traffic.together(shape, found.engine, found.chip, found.constants, traffic)
 
 
-def joules_per_token(met: Latency, watts: Number, accelerators: Number) -> Number:
-    """Energy of one output token: power of all accelerators, as the caller knows or models it,
-    over output tokens a second.
+def busy(shape: ModelShape, found: Server, traffic: Traffic, batch: Number,
+         tokens_per_second: Number) -> power.Busy:
+    """What each rank of a server is kept busy with that decodes `batch` answers together on each
+    attention rank and gives so many output tokens a second, prompts read meanwhile.
     """
-    return watts * accelerators / met.tokens_per_second
+    yielded = serving_passes.accepted_tokens(traffic.drafted, traffic.acceptance)
+    work = serving_work.step_work(
+        shape, found.engine, found.chip, found.constants.elementwise_bytes, batch=batch,
+        prompt_tokens=traffic.prompt_tokens, output_tokens=traffic.output_tokens,
+        cached_tokens=traffic.cached_tokens, drafted=traffic.drafted, yielded=yielded)
+    return power.of_work(work, found.chip, batch * found.engine.dp * yielded / tokens_per_second)

@@ -186,16 +186,21 @@ def _attention_seconds(shape: Number, engine: Number, chip: Number, constants: N
     return _bound(read / (chip.bytes_per_second * constants.cache_share), flops / rate)
 
 
-def _elementwise_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
-                         tokens: Number) -> Number:
+def elements(shape: Number, engine: Number, tokens: Number) -> Number:
+    """Elements that elementwise work of a pass reads or writes on one rank."""
     heads = shape.heads * shape.key_size / engine.tp
     dense = (shape.layers - shape.expert_layers) * shape.ffn / engine.tp
     shared = shape.shared_experts / engine.tp
     spread = shape.experts_per_token * engine.dp / (engine.ep * engine.moe_tp)
     routed = shape.expert_layers * shape.expert_ffn * (shared + spread)
     gathered = shape.expert_layers * shape.width * spread
-    elements = shape.layers * (6.0 * shape.width + 3.0 * heads) + 3.0 * (dense + routed) + gathered
-    return tokens * elements / engine.pp * constants.elementwise_bytes / (
+    found = shape.layers * (6.0 * shape.width + 3.0 * heads) + 3.0 * (dense + routed) + gathered
+    return tokens * found / engine.pp
+
+
+def _elementwise_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
+                         tokens: Number) -> Number:
+    return elements(shape, engine, tokens) * constants.elementwise_bytes / (
         chip.bytes_per_second * constants.bandwidth_share)
 
 

@@ -9,28 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from curbcut.accounts.convert import inverse
+from curbcut.accounts.energy import JOULES_PER_KWH, device_watts, energy
 from curbcut.physics import serving, serving_traffic
 from curbcut.physics.serving import MOST_REQUESTS, Server
 from curbcut.physics.serving_traffic import Latency, Traffic
-from curbcut.plan.serving import engine, engine_step
+from curbcut.plan.serving import busy, engine, engine_step
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Run
 
 HALVINGS = 40
 """Halvings of the range of loads, as logarithms: to a 2^-36th of it."""
+SECTIONS = ("seconds", "tokens_per_second", "memory_bytes", "watts", "joules_per_token")
+"""Of an account, those in which a server has kinds of its own."""
 ROUNDING = 1e-6
 """Share of a rate that those halvings may miss."""
 
 
 def with_service(plan: Account, run: Run) -> Account:
     """`plan` with what users of the server meet, as further kinds: seconds ttft and tpot, tokens a
-    second that are asked for (`answers`) and that are given within the objectives (`most`), and
-    bytes of an accelerator that serves (`server`). Raises InputError for degrees that cannot be.
+    second that are asked for (`answers`) and that are given within the objectives (`most`),
+    joules an answer token at either rate (`answer`, `most`) and watts of all accelerators at the
+    rate asked for (`server`), and bytes of an accelerator that serves (`server`). Raises InputError
+    for degrees that cannot be.
     """
     found = under_load(run)
     return replace(plan, **{section: getattr(plan, section) | getattr(found, section)
-                            for section in ("seconds", "tokens_per_second", "memory_bytes")})
+                            for section in SECTIONS})
 
 
 def under_load(run: Run) -> Account:
@@ -47,22 +53,45 @@ def under_load(run: Run) -> Account:
         why = unknown(f"no {run.recipe.precision} matmul rate of {run.machine.accelerator}",
                       "modelled")
         return Account(seconds={"ttft": why, "tpot": why},
-                       tokens_per_second={"answers": why, "most": why}, memory_bytes=memory)
+                       tokens_per_second={"answers": why, "most": why}, memory_bytes=memory,
+                       watts={"server": why}, joules_per_token={"answer": why, "most": why})
     asked = run.serve.requests_per_second * run.serve.output_tokens
     meet = _meeting(run, found)
     inside = float(run.serve.max_batch * run.serve.replicas * run.serve.attention_parallel)
     load = _largest(lambda requests: float(meet(requests).tokens_per_second) <= asked, inside)
     met, best = meet(load), meet(_largest(lambda requests: _within(run, meet(requests)), inside))
+    speeds = _speeds(run, met, best, asked)
+    watts, joules = _power(run, met, speeds["answers"])
     return Account(seconds=_latencies(run, met, asked), memory_bytes=memory,
-                   tokens_per_second=_speeds(run, met, best, asked))
+                   tokens_per_second=speeds, watts={"server": watts},
+                   joules_per_token={"answer": joules,
+                                     "most": _power(run, best, speeds["most"])[1]})
+
+
+def _power(run: Run, met: Latency, rate: Estimate) -> tuple[Estimate, Estimate]:
+    """Watts of all accelerators of the machine, and joules a token at the facility, at a rate of
+    output tokens: what is not busy draws its idle power.
+    """
+    if rate.value is None:
+        return rate, rate
+    shares = busy(run, _traffic(run), float(met.batch) * run.serve.attention_parallel,
+                  rate.value, 1.0)
+    kwh = energy(run.machine, run.place, inverse(rate), shares=shares)
+    return (device_watts(run.machine, shares=shares),
+            kwh["facility"].scaled(JOULES_PER_KWH, kwh["facility"].source))
+
+
+def _traffic(run: Run) -> Traffic:
+    """One request in flight of those that the job asks for."""
+    job = run.serve
+    return Traffic(concurrency=1.0, prompt_tokens=job.prompt_tokens,
+                   output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
+                   drafted=job.drafted_tokens, acceptance=job.acceptance)
 
 
 def _meeting(run: Run, found: Server) -> Callable[[float], Latency]:
     """What so many requests in flight meet on all servers of the run."""
-    job = run.serve
-    traffic = Traffic(concurrency=1.0, prompt_tokens=job.prompt_tokens,
-                      output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
-                      drafted=job.drafted_tokens, acceptance=job.acceptance)
+    job, traffic = run.serve, _traffic(run)
 
     def together(requests: float) -> Latency:
         each = serving.latency(run.model, found, replace(

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from curbcut.accounts.carbon import carbon
 from curbcut.accounts.convert import inverse
-from curbcut.accounts.energy import device_watts, energy
+from curbcut.accounts.energy import JOULES_PER_KWH, device_watts, energy
 from curbcut.accounts.money import money
+from curbcut.accounts.water import litres
 from curbcut.errors import InputError
-from curbcut.physics import cache, memory, serving
+from curbcut.physics import cache, memory, power, serving
 from curbcut.physics.serving_passes import Engine, accepted_tokens
+from curbcut.physics.serving_traffic import Traffic
 from curbcut.spec.account import Account
 from curbcut.spec.checks import near
 from curbcut.spec.estimate import Estimate, given, modelled, unknown
@@ -60,19 +62,41 @@ def forecast_serving(run: Run, requests: int, prompt_tokens: int, output_tokens:
         step = step.scaled(1 / accepted_tokens(job.drafted_tokens, job.acceptance))
     seconds = _seconds(prefill, step, each, batch, output_tokens,
                        job.prefill_replicas / job.replicas)
-    kwh = energy(run.machine, run.place, seconds["total"])
+    answers = requests * output_tokens
+    asked = Traffic(concurrency=1.0, prompt_tokens=prompt_tokens, output_tokens=output_tokens,
+                    prefix_hit_rate=job.prefix_hit_rate, drafted=job.drafted_tokens,
+                    acceptance=job.acceptance)
+    shares = busy(run, asked, batch, answers, seconds["total"].value)
+    kwh = energy(run.machine, run.place, seconds["total"], shares=shares)
     return Account(
         seconds=seconds,
         tokens={"prompt": given(requests * prompt_tokens, "requests x prompt"),
-                "answer": given(requests * output_tokens, "requests x longest answer")},
+                "answer": given(answers, "requests x longest answer")},
         tokens_per_second={"prefill": inverse(seconds["prefill"]).scaled(requests * prompt_tokens),
                            "decode": inverse(step).scaled(batch * job.replicas)},
         memory_bytes=_memory(run),
-        watts={"device": device_watts(run.machine)},
+        watts={"device": device_watts(run.machine, shares=shares)},
         kwh=kwh, kwh_modelled=kwh,
+        joules_per_token={"answer": kwh["facility"].scaled(JOULES_PER_KWH / answers)},
         usd=money(run.machine, run.place, seconds["total"], kwh["facility"]),
         kgco2e=carbon(run.machine, run.place, seconds["total"], kwh["facility"]),
+        litres=litres(run.place, kwh["facility"]),
     )
+
+
+def busy(run: Run, asked: Traffic, batch: float, answer_tokens: float,
+         seconds: float | None) -> power.Busy | None:
+    """What the run's accelerators, all of the machine's, are kept busy with on average while its
+    servers, each decoding `batch` answers together, give so many tokens in so many seconds; None
+    where accelerators draw by no such model (CPUs, TPUs) or no rate is known.
+    """
+    job, cut = run.serve, engine(run)
+    found = serving.server(run.model, run.machine, run.recipe.precision, cut)
+    if run.machine.kind != "gpu" or found is None or not seconds:
+        return None
+    rate = answer_tokens / seconds / job.replicas
+    one = serving.busy(run.model, found, asked, max(1.0, batch / found.engine.dp), rate)
+    return one.over(float(found.engine.ranks * job.replicas) / run.machine.accelerators)
 
 
 def forecast_session(run: Run) -> Account:

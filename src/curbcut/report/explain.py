@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from curbcut import units
-from curbcut.accounts.sheet import SAMPLES, Figure, Sheet
+from curbcut.accounts.sheet import SAMPLES, Sheet
 from curbcut.report import tables
-from curbcut.report.tables import Cell, Column
+from curbcut.report.tables import Column
 from curbcut.spec import codec
 from curbcut.spec.estimate import Estimate
 
@@ -30,10 +32,8 @@ def print_explanation(sheet: Sheet, key: str, *, console: Console | None = None)
         drawn = sheet.sampled_estimates()[key]
         console.print(Text(f"  {SAMPLES:,} draws: {_interval(drawn, figure.unit)}"))
     console.print()
-    tables.print_rows(console, [
-        Column("figure"), Column("value", right=True), Column("90% interval", right=True, least=12),
-        Column("basis"), Column("formula or source", least=24)],
-        [_row(sheet[name], found[name], depth) for name, depth in _tree(sheet, key)])
+    for line, style in _lines(sheet, found, key, console.width):
+        console.print(Text(line, style))
     moving = sheet.influences(key)[:MOST_INFLUENCES]
     if moving:
         console.print()
@@ -73,10 +73,22 @@ def _tree(sheet: Sheet, key: str) -> list[tuple[str, int]]:
     return rows
 
 
-def _row(figure: Figure, estimate: Estimate, depth: int) -> list[Cell | str]:
-    said = f"= {figure.formula}" if figure.formula else estimate.source
-    return ["  " * depth + figure.key, _figure(estimate.value, figure.unit),
-            _interval(estimate, figure.unit), estimate.basis, Cell(said, "dim")]
+def _lines(sheet: Sheet, found: Mapping[str, Estimate], key: str,
+           width: int) -> Iterator[tuple[str, str]]:
+    """Each figure with value, interval and basis, and below it its formula or source in full, as
+    (text, style).
+    """
+    rows = [("  " * depth, sheet[name], found[name]) for name, depth in _tree(sheet, key)]
+    names = max(len(indent + figure.key) for indent, figure, _ in rows)
+    values = max(len(_figure(estimate.value, figure.unit)) for _, figure, estimate in rows)
+    for indent, figure, estimate in rows:
+        value = _figure(estimate.value, figure.unit)
+        span = _interval(estimate, figure.unit)
+        yield (f"{indent + figure.key:<{names}}  {value:>{values}}  "
+               f"{span + '  ' if span else ''}{estimate.basis}"), ""
+        said = f"= {figure.formula}" if figure.formula else estimate.source
+        for part in textwrap.wrap(said, max(40, width - len(indent) - 4)):
+            yield f"{indent}    {part}", "dim"
 
 
 def _figure(value: float | None, unit: str) -> str:

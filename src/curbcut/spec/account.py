@@ -27,10 +27,10 @@ class Account:
     tokens: trained; prompt, answer    flops: model, hardware
     tokens_per_second: steps; prefill, decode    mfu / hfu / goodput: run
     memory_bytes: parameters, gradients, optimiser, activations, logits, cache, overhead, peak
-    watts: device
+    watts: device, host; of serving under load server
     kwh: device, node, facility, project  (a sensor's, or a forecast's; null without a sensor)
     kwh_modelled: device, node, facility   (modelled watts x time; never called measured)
-    joules_per_token: training, answer (at the facility)
+    joules_per_token: training, answer; most (at the most that is served), all at the facility
     usd: rent, energy, ownership, staff, total; development (experiments and failed runs on top of
         the total), project (both)
     usd_ways: what the same run costs who pays in another way: on_demand, reserved_1y, reserved_3y,

@@ -3,13 +3,16 @@ somebody measured it.
 
 A method says nothing of whether it is done: `plan` declares what it prices, `train` and `serve`
 declare what they run, by the names used here. What nobody declares is unfinished and shown so.
-A gain is quoted with its conditions; two gains of one resource never multiply.
+Gains stand in the facts (`facts/levers.csv`), each with its conditions; two gains of one resource
+never multiply.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from curbcut.facts import levers
 
 Bottleneck = Literal["compute", "memory", "network", "storage", "energy", "carbon", "money"]
 
@@ -24,104 +27,79 @@ class Method:
     """What it relieves first."""
     what: str
     """One line of what it does."""
-    gain: str = ""
-    """Published or measured figure, with its conditions; empty where there is none."""
-    source: str = ""
-    """Who published or measured the gain."""
     field: str = ""
     """Dotted field of the run that chooses it; empty where it is always or never on."""
 
+    @property
+    def gain(self) -> str:
+        """Published or measured figures, with their conditions; empty where there is none."""
+        return "; ".join(row.quote for row in levers.evidence(self.name))
 
-_OWN = "own trial, 2-core Xeon with AMX, torch 2.13.0 (CPU), best step, shared machine"
-_TITAN = "torchtitan, its own benchmark pages (2024-12, 2025-06)"
+    @property
+    def source(self) -> str:
+        """Who published or measured the gain."""
+        return "; ".join(dict.fromkeys(row.source for row in levers.evidence(self.name)))
+
 
 _TRAINING = (
     Method(
         name="bf16-master-weights", bottleneck="compute", field="recipe.precision",
-        what="bf16 matmuls, fp32 master weights and loss",
-        gain="1.9 to 2.4 x fp32 tokens/s (10M decoders, jointly with chunked loss and fused AdamW)",
-        source=_OWN),
+        what="bf16 matmuls, fp32 master weights and loss"),
     Method(
         name="fp8", bottleneck="compute", field="recipe.precision",
-        what="8-bit floating-point matmuls in training",
-        gain="6,667 to 8,532 tok/s/GPU (8B, 8 x H100); 4.3% less time end to end (small model)",
-        source=f"{_TITAN}; nanochat's own log"),
+        what="8-bit floating-point matmuls in training"),
     Method(
         name="mxfp8", bottleneck="compute", field="recipe.precision",
-        what="8-bit matmuls with a scale a block of 32 (Blackwell)",
-        gain="1.28 x bf16 tokens/s on 2,000 B200", source=f"{_TITAN}, its page on MXFP8"),
+        what="8-bit matmuls with a scale a block of 32 (Blackwell)"),
     Method(
         name="nvfp4", bottleneck="compute", field="recipe.precision",
-        what="4-bit matmuls with a scale a block of 16 (Blackwell)",
-        gain="12B parameters on 10T tokens reach the loss of fp8 (no speed stated)",
-        source="arXiv 2509.25149, abstract"),
+        what="4-bit matmuls with a scale a block of 16 (Blackwell)"),
     Method(name="tf32", bottleneck="compute", field="recipe.precision",
            what="fp32 weights, matmuls rounded to 19 bits"),
     Method(name="fp16", bottleneck="compute", field="recipe.precision",
            what="fp16 matmuls, fp32 master weights and a scaled loss"),
     Method(
         name="compile", bottleneck="compute", field="recipe.compile",
-        what="torch.compile of each block",
-        gain="5,762 to 6,667 tok/s/GPU (8B, 8 x H100); on a CPU the first step took 63 to 77 s",
-        source=f"{_TITAN}; {_OWN}"),
+        what="torch.compile of each block"),
     Method(
         name="math-attention", bottleneck="compute", field="recipe.attention",
-        what="attention scores in memory, which CPUs prefer at short sequences",
-        gain="1,107 to 1,254 tok/s (30M decoder, sequences of 512)", source=_OWN),
+        what="attention scores in memory, which CPUs prefer at short sequences"),
     Method(
         name="fused-attention", bottleneck="memory", field="recipe.attention",
-        what="attention without the scores in memory (flash kernels)",
-        gain="3 x on GPT-2 at 1k tokens, against the implementations of 2022",
-        source="FlashAttention (Dao et al.), abstract"),
+        what="attention without the scores in memory (flash kernels)"),
     Method(
         name="fused-optimiser", bottleneck="compute", field="recipe.optimiser",
-        what="one kernel for the whole AdamW step",
-        gain="120-139 to 31-36 ms a step (30M decoder); 3 to 10% more tokens/s", source=_OWN),
+        what="one kernel for the whole AdamW step"),
     Method(
         name="muon", bottleneck="compute", field="recipe.optimiser",
-        what="momentum orthogonalised for the matrices of the blocks, AdamW for the rest",
-        gain="31.4 to 24.9 min to the same loss (124M, 8 x H100); here 1.37 to 1.00 bits/byte at "
-             "equal tokens (4M, 3.2M tokens of Python, neither tuned)",
-        source="modded-nanogpt records 2 and 3; docs/log.md, 2026-11-22"),
+        what="momentum orthogonalised for the matrices of the blocks, AdamW for the rest"),
     Method(
         name="adamw8", bottleneck="memory", field="recipe.optimiser",
-        what="AdamW with 8-bit moments",
-        gain="51.6 to 39.1 GB peak (Llama-2-7B, full fine-tuning)", source="torchao's README"),
+        what="AdamW with 8-bit moments"),
     Method(name="adafactor", bottleneck="memory", field="recipe.optimiser",
            what="second moment as a row and a column (arXiv 1804.04235)"),
     Method(
         name="chunked-loss", bottleneck="memory",
-        what="fp32 loss by chunks of tokens, so that no full logits exist",
-        gain="saves 15.7 GiB of logits (Llama-8B, 32k tokens)",
-        source="stas00/ml-engineering (2026)"),
+        what="fp32 loss by chunks of tokens, so that no full logits exist"),
     Method(
         name="gradient-accumulation", bottleneck="memory", field="recipe.micro_batch",
-        what="one optimiser step over several micro-batches",
-        gain="3.3 to 2.6 GB resident at 2 micro-batches (30M decoder, 4,096 tokens a step)",
-        source=_OWN),
+        what="one optimiser step over several micro-batches"),
     Method(
         name="recompute", bottleneck="memory", field="recipe.recompute",
         what="each layer's activations computed again in the backward pass"),
     Method(
         name="selective-recompute", bottleneck="memory", field="recipe.recompute",
-        what="only attention's scores computed again",
-        gain="5 x less activation memory with sequence-parallel, over 90% of recompute's cost "
-             "avoided (530B)",
-        source="Korthikanti et al., arXiv 2205.05198, abstract"),
+        what="only attention's scores computed again"),
     Method(
         name="offload", bottleneck="memory", field="recipe.offload",
-        what="optimiser state or parameters rest in host memory",
-        gain="13B parameters on one GPU; a step can be 14 x slower when naive",
-        source="DeepSpeed: ZeRO-Offload page, ZenFlow blog"),
+        what="optimiser state or parameters rest in host memory"),
     Method(name="activation-offload", bottleneck="memory", field="recipe.offload",
            what="activations rest in host memory until the backward pass"),
     Method(name="data-parallel", bottleneck="compute", field="recipe.dp_replicate",
            what="replicas on parts of the batch (DDP)"),
     Method(
         name="diloco", bottleneck="network", field="recipe.outer_steps",
-        what="replicas take many steps apart before they meet",
-        gain="500 x less traffic at equal quality (8 workers)",
-        source="arXiv 2311.08105, abstract"),
+        what="replicas take many steps apart before they meet"),
     Method(name="sharded-data-parallel", bottleneck="memory", field="recipe.dp_shard",
            what="parameters, gradients and optimiser state shared among ranks (FSDP, ZeRO-3)"),
     Method(name="zero-1", bottleneck="memory", field="recipe.shard",
@@ -132,20 +110,16 @@ _TRAINING = (
            what="states shared inside a group of ranks, groups kept as replicas (HSDP)"),
     Method(
         name="tensor-parallel", bottleneck="memory", field="recipe.tp",
-        what="each matmul split over ranks",
-        gain="597 to 652 tok/s/GPU when its collectives overlap (70B, 256 GPUs)", source=_TITAN),
+        what="each matmul split over ranks"),
     Method(
         name="sequence-parallel", bottleneck="memory", field="recipe.sequence_parallel",
-        what="norms and residuals split along the sequence over tensor-parallel ranks",
-        gain="5 x less activation memory with selective recompute (530B)",
-        source="Korthikanti et al., arXiv 2205.05198, abstract"),
+        what="norms and residuals split along the sequence over tensor-parallel ranks"),
     Method(
         name="pipeline-parallel", bottleneck="memory", field="recipe.pp",
         what="layers in stages on different ranks (GPipe, 1F1B)"),
     Method(
         name="interleaved-pipeline", bottleneck="compute", field="recipe.virtual_stages",
-        what="several pieces of the model a rank: a shorter bubble",
-        gain="100 to 128 tok/s/GPU, 82.5 to 72.7 GiB (405B, 512 GPUs)", source=_TITAN),
+        what="several pieces of the model a rank: a shorter bubble"),
     Method(name="zero-bubble-pipeline", bottleneck="compute", field="recipe.pipeline",
            what="gradients of weights fill the bubble (ZB-H1, arXiv 2401.10241)"),
     Method(name="dualpipev", bottleneck="compute", field="recipe.pipeline",
@@ -158,20 +132,33 @@ _TRAINING = (
            what="experts of a sparse model on different ranks"),
     Method(
         name="sparse-experts", bottleneck="compute", field="model.experts",
-        what="a token meets a few of many feed-forwards",
-        gain="5 x cheaper training than a dense model of equal quality",
-        source="DeepSpeed-MoE, abstract"),
+        what="a token meets a few of many feed-forwards"),
     Method(
         name="wsd-schedule", bottleneck="compute", field="recipe.schedule",
-        what="warm-up, stable, decay: a longer run goes on from a shorter one",
-        gain="significantly fewer GPU hours for scaling studies (no factor stated)",
-        source="arXiv 2405.18392, abstract"),
+        what="warm-up, stable, decay: a longer run goes on from a shorter one"),
     Method(name="cosine-schedule", bottleneck="compute", field="recipe.schedule",
            what="learning rate along a cosine: the usual baseline"),
+    Method(name="tuned-learning-rate", bottleneck="compute", field="recipe.learning_rate",
+           what="a learning rate by size and tokens (Step Law), not by habit"),
+    Method(name="hyperparameter-transfer", bottleneck="compute", field="train.development",
+           what="hyper-parameters tuned on a small model and carried over (muP)"),
+    Method(name="early-stopping", bottleneck="compute", field="train.development",
+           what="experiments that lag are stopped early (successive halving)"),
+    Method(name="modern-recipe", bottleneck="compute",
+           what="the speedruns' many small changes of architecture and schedule together"),
+    Method(name="growth", bottleneck="compute", field="train.token_worth",
+           what="a deep model grown by stacking a shallow one (G_stack)"),
+    Method(name="data-quality", bottleneck="compute", field="train.token_worth",
+           what="text filtered and mixed by what it teaches"),
+    Method(name="data-reduction", bottleneck="compute", field="train.token_worth",
+           what="near-duplicates left out, what is left diversified"),
+    Method(name="partitioning", bottleneck="network", field="recipe.tp",
+           what="the best degrees, schedule and batches of all valid recipes"),
+    Method(name="checkpoint-interval", bottleneck="storage", field="recipe.checkpoint_every_steps",
+           what="checkpoints as often as faults and their own time ask for (Daly)"),
     Method(
         name="memory-mapped-tokens", bottleneck="storage",
-        what="tokens on disk as they are used; order a function of seed and step",
-        gain="0 to 1 ms of a step of 3 to 4 s waits for data (30M decoder)", source=_OWN),
+        what="tokens on disk as they are used; order a function of seed and step"),
     Method(name="exact-resume", bottleneck="storage", field="recipe.checkpoint_every_steps",
            what="verified checkpoints; a stopped run goes on as if it had not stopped"),
 )
@@ -181,30 +168,21 @@ _SERVING = (
            what="keys and values of past tokens are kept, not computed again"),
     Method(
         name="continuous-batching", bottleneck="memory", field="serve.max_batch",
-        what="requests join and leave the batch at every token",
-        gain="36.9 x FasterTransformer's throughput at equal latency (baseline of 2022)",
-        source="Orca (OSDI 2022), abstract"),
+        what="requests join and leave the batch at every token"),
     Method(
         name="paged-kv-cache", bottleneck="memory",
-        what="cache in pages, given out as a sequence grows",
-        gain="2 to 4 x throughput over systems of its day",
-        source="vLLM, arXiv 2309.06180, abstract"),
+        what="cache in pages, given out as a sequence grows"),
     Method(
         name="prefix-cache", bottleneck="compute",
-        what="a prompt's known beginning is not computed again",
-        gain="up to 6.4 x throughput, only where prompts share a beginning",
-        source="SGLang, arXiv 2312.07104, abstract"),
+        what="a prompt's known beginning is not computed again"),
     Method(name="chunked-prefill", bottleneck="compute",
            what="long prompts read in pieces between decoding steps"),
     Method(
         name="disaggregated-prefill", bottleneck="compute",
-        what="prompts read on machines of their own",
-        gain="7.4 x more requests, or objectives 12.6 x tighter", source="DistServe, abstract"),
+        what="prompts read on machines of their own"),
     Method(
         name="speculation", bottleneck="memory",
-        what="several tokens drafted and checked in one pass",
-        gain="158 to 373 tok/s (Llama-8B, 1 x H100); 1.38 x at batch 64",
-        source="EAGLE-3, arXiv 2503.01840"),
+        what="several tokens drafted and checked in one pass"),
     Method(
         name="grouped-query-attention", bottleneck="memory", field="model.kv_heads",
         what="fewer key and value heads than query heads"),
@@ -212,18 +190,13 @@ _SERVING = (
            what="each token looks at a window of the last ones"),
     Method(
         name="latent-attention", bottleneck="memory", field="model.attention",
-        what="keys and values compressed to a latent (MLA)",
-        gain="93.3% less cache, 5.76 x throughput (jointly with sparse experts)",
-        source="DeepSeek-V2, arXiv 2405.04434, abstract"),
+        what="keys and values compressed to a latent (MLA)"),
     Method(
         name="int8-weights", bottleneck="memory",
-        what="weights in 8 bits while decoding",
-        gain="2.1 x bf16 at batch 1 (118 and 57 tok/s), 1.1 x at batch 8 (34M decoder, dynamic)",
-        source=_OWN),
+        what="weights in 8 bits while decoding"),
     Method(
         name="int4-weights", bottleneck="memory",
-        what="weights in 4 bits while decoding",
-        gain="1.89 x, 58% less memory", source="torchao's README"),
+        what="weights in 4 bits while decoding"),
     Method(name="fp8-weights", bottleneck="memory",
            what="weights in 8-bit floating point while serving"),
     Method(name="quantised-cache", bottleneck="memory",
@@ -231,22 +204,38 @@ _SERVING = (
 )
 
 _BUYING = (
-    Method(
-        name="spot", bottleneck="money", field="place.usd_per_accelerator_hour",
-        what="interruptible machines, made safe by exact resume",
-        gain="60 to 90% off (vendors' tables); 1.25 to 3.96 x in real clouds",
-        source="vendors' price tables; SkyNomad, arXiv 2601.06520, abstract"),
-    Method(
-        name="power-cap", bottleneck="energy",
-        what="a lower power limit: less energy for a little more time",
-        gain="15 to 19% less energy for 6 to 11% more time (V100 at 0.7 and 0.6 of its limit)",
-        source="medians of 45 to 68 settings in the traces that Zeus publishes"),
-    Method(
-        name="place", bottleneck="carbon", field="place.zone",
-        what="the same kilowatt-hour where the grid is cleaner",
-        gain="17 to 19 x between Sweden and India or Poland",
-        source="grid tables of EcoLogits and CodeCarbon, of different years"),
+    Method(name="newer-chip", bottleneck="compute", field="machine.accelerator",
+           what="the same maker's accelerators of a later year"),
+    Method(name="other-accelerator", bottleneck="money", field="machine.accelerator",
+           what="another maker's, an older or a consumer's accelerator"),
+    Method(name="fewer-accelerators", bottleneck="money", field="machine.nodes",
+           what="a smaller machine for longer: less of it waits for the network"),
+    Method(name="spot", bottleneck="money", field="place.contract",
+           what="interruptible machines, made safe by exact resume"),
+    Method(name="reserved", bottleneck="money", field="place.contract",
+           what="machines bound for a year or three, worth it where they are kept busy"),
+    Method(name="cheapest-provider", bottleneck="money", field="place.usd_per_accelerator_hour",
+           what="the same accelerator at the cheapest on-demand price of the book"),
+    Method(name="power-cap", bottleneck="energy", field="recipe.power_limit",
+           what="a lower power limit: less energy for a little more time"),
+    Method(name="place", bottleneck="carbon", field="place.zone",
+           what="the same kilowatt-hour where the grid is cleaner"),
+    Method(name="better-building", bottleneck="energy", field="place.pue",
+           what="a building that needs less energy for its cooling"),
+    Method(name="clean-hours", bottleneck="carbon", field="place.hours",
+           what="only the hours of the day in which the grid is cleanest"),
 )
 
-CATALOGUE: tuple[Method, ...] = _TRAINING + _SERVING + _BUYING
+_INSTEAD = (
+    Method(name="lora", bottleneck="compute",
+           what="an open model of this size fine-tuned on little text (LoRA) instead of a new one"),
+    Method(name="prune-and-distil", bottleneck="compute",
+           what="a larger open model pruned to this size and distilled from itself"),
+    Method(name="analog-in-memory", bottleneck="energy",
+           what="matmuls as currents in the memory that holds the weights"),
+    Method(name="energy-based-model", bottleneck="compute",
+           what="a model that scores whole answers by an energy, in the transformer's place"),
+)
+
+CATALOGUE: tuple[Method, ...] = _TRAINING + _SERVING + _BUYING + _INSTEAD
 """All methods, in the order that they are shown in."""

@@ -13,7 +13,7 @@ from curbcut.plan.validation import score, throughput
 from curbcut.plan.validation.rows import Row
 from curbcut.plan.validation.score import Prediction, Score, Unexpressed
 
-KINDS = ("throughput", "memory", "serving", "runs")
+KINDS = ("throughput", "memory", "serving", "runs", "energy", "cost")
 _UNITS = {"GiB": "", "GB": "gb_or_gib", "percent": "percent"}
 _TABLES = {"throughput": ("throughput", "sweep", "vtrain_single"), "memory": ("memory", "sweep")}
 
@@ -67,7 +67,9 @@ class Outcome:
     parts: Mapping[str, Part]
     """By quantity; the one named "" is the file's own."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Feasibility, regret and the like, as JSON has them."""
+    """Feasibility, regret and the like, as JSON has them; "lines" are rows worth showing one by
+    one: id, reported, unit, reproduced (by the source's own method), modelled, low, high, ratio.
+    """
 
     def plain(self) -> dict[str, Any]:
         """All of it as JSON has it."""
@@ -84,11 +86,19 @@ def validate(kind: str, path: Path, regime: Regime) -> Outcome:
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, where="validate")
     other = regime.calibrate or regime.folds or regime.known
-    if other and kind not in ("throughput", "serving"):
+    if other and kind not in ("throughput", "serving", "energy"):
         raise InputError(f"{kind} has no calibrated regime", where="validate",
                          mend="leave out --calibrate, --folds and --known")
     if kind == "serving":
         return _serving(path, regime)
+    if kind == "energy":
+        from curbcut.plan.validation.energy import validate_energy
+
+        return validate_energy(path, regime)
+    if kind == "cost":
+        from curbcut.plan.validation.cost import validate_cost
+
+        return validate_cost(path, regime)
     if kind == "runs":
         from curbcut.plan.validation import runs
 

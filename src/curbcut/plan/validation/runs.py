@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -67,22 +68,40 @@ def predict(path: Path) -> tuple[list[Prediction], list[Unexpressed]]:
     return found, left
 
 
-def _prediction(cells: Cells, name: str) -> Prediction:
-    measured = _measured_hours(cells)
-    tokens = cells.positive("tokens")
-    if tokens is None:
-        raise CannotExpress("tokens not published")
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """A run as it would have gone on the fastest layout that fits."""
+
+    row: Row
+    """Its shape, machine and recipe; "seconds" of a step stand where a measurement would."""
+    hours: float
+    """Accelerator-hours, of restarts too."""
+    log_spread: float
+    """Standard deviation of log(published / predicted) hours."""
+
+
+def priced(cells: Cells, name: str, tokens: float) -> Priced:
+    """A published run from its parameters, tokens and machine. Raises CannotExpress."""
     row, spread = _best(cells, name, tokens)
     goodput = constants.constant("goodput")
     hours = tokens / row.recipe.step_tokens * row.measured["seconds"] / 3600
     hours *= row.machine.accelerators / goodput.value
     wait = math.log(goodput.high / goodput.low) / (2 * throughput.Z95)
-    width = math.sqrt(spread**2 + LAYOUT_SPREAD**2 + wait**2)
+    return Priced(row=row, hours=hours,
+                  log_spread=math.sqrt(spread**2 + LAYOUT_SPREAD**2 + wait**2))
+
+
+def _prediction(cells: Cells, name: str) -> Prediction:
+    measured = _measured_hours(cells)
+    tokens = cells.positive("tokens")
+    if tokens is None:
+        raise CannotExpress("tokens not published")
+    found = priced(cells, name, tokens)
 
     def at(z: float) -> float:
-        return hours * math.exp(z * width)
+        return found.hours * math.exp(z * found.log_spread)
 
-    return Prediction(id=name, source="published runs", predicted=hours,
+    return Prediction(id=name, source="published runs", predicted=found.hours,
                       low80=at(-throughput.Z80), high80=at(throughput.Z80),
                       low95=at(-throughput.Z95), high95=at(throughput.Z95), measured=measured,
                       assumed=tuple(cells.assumed))
