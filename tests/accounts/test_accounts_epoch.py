@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from curbcut.accounts import epoch as approaches
 from curbcut.accounts.epoch import WAYS, three
-from curbcut.errors import UnknownName
+from curbcut.errors import InputError, UnknownName
 from curbcut.facts import epoch
 
 NAMES = sorted(epoch.results())
@@ -70,6 +70,24 @@ def test_a_base_whose_cost_is_not_known_leaves_none():
     found = three(orphan)
     assert found.amortised is None
     assert "Claude 2" in found.missing["amortised"]
+
+
+def test_intervals_of_the_whole_are_the_authors():
+    gpu, tpu = three("GPT-4"), three("PaLM (540B)")
+    assert (gpu.amortised.spread, gpu.acquisition.spread) == ((0.34, 3.7), (0.46, 2.1))
+    assert (tpu.amortised.spread, tpu.acquisition.spread) == ((0.27, 4.9), (0.23, 4.2))
+    assert gpu.cloud.spread is None, "none is stated"
+
+
+def test_a_model_that_goes_on_from_itself_is_refused():
+    circle = dataclasses.replace(epoch.model("PaLM (540B)"), base_model="U-PaLM (540B)")
+    with pytest.raises(InputError, match="goes on from itself"):
+        three(circle)
+
+
+def test_a_training_of_endless_hours_is_refused():
+    with pytest.raises(InputError, match="longer than there are days"):
+        three(dataclasses.replace(epoch.model("BLOOM-176B"), hours=1e17))
 
 
 def test_a_name_that_no_model_has_says_the_nearest():

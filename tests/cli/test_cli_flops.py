@@ -45,6 +45,29 @@ def test_the_table_names_every_convention(capsys: pytest.CaptureFixture[str]) ->
     assert lines["exact"].split()[-1] == "30.0%"
 
 
+def test_the_rule_of_thumb_stands_beside_the_real_count(capsys: pytest.CaptureFixture[str]) -> None:
+    said = asked(capsys, "Llama-3-8B", "--sequence", "8192")
+    rule = said["rule_of_thumb"]
+    assert rule["flops"] == pytest.approx(120 * said["parameters"] ** 2)
+    assert rule["exact_flops"] == pytest.approx(said["flops_per_token"]["exact"] * rule["tokens"])
+    assert asked(capsys, "DeepSeek-V3")["rule_of_thumb"]["sparsity"] > 10
+    main(["flops", "DeepSeek-V3"])
+    printed = capsys.readouterr().out
+    assert "120 P^2 / K" in printed and "K = 17.9" in printed and "2404.08811" in printed
+    main(["flops", "Llama-3-8B"])
+    assert "/ K" not in capsys.readouterr().out
+
+
+def test_every_format_has_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flops", "Llama-3-8B", "--format", "csv"]) == 0
+    csv = capsys.readouterr().out
+    exact = asked(capsys, "Llama-3-8B")["flops_per_token"]["exact"]
+    line = next(line for line in csv.splitlines() if line.startswith("exact,"))
+    assert float(line.split(",")[1]) == pytest.approx(exact / 1e9)
+    assert main(["flops", "Llama-3-8B", "--format", "markdown"]) == 0
+    assert "| exact" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("options", "named"), [
     (["Lama-3-8B"], "Llama-3-8B"), (["Llama-3-8B", "--said", "6M"], "--said"),
     (["Llama-3-8B", "--mfu", "140%"], "--mfu"), (["Llama-3-8B", "--mfu", "nan"], "--mfu"),

@@ -166,7 +166,7 @@ def test_top_bounds_the_runners_up_and_optimisers_are_tried_when_asked(capsys):
 
 
 def test_here_is_searched_without_offload(capsys, monkeypatch):
-    monkeypatch.setattr(plan, "_here", lambda _names: CPU)
+    monkeypatch.setattr(plan, "this_machine", lambda _names: CPU)
     found = searched(capsys, "plan", "--search", "--model", "curb-1m", "--tokens", "1M")
     assert found["search"]["best"]["runs_here"]
     assert {one["recipe"]["offload"] for one in found["search"]["front"]} == {"none"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from curbcut.physics import memory, time
-from curbcut.plan import machines, space
+from curbcut.plan import machines, offers, space
 from curbcut.plan.pricing import Pricer
-from curbcut.spec import ModelShape, Recipe
+from curbcut.spec import ModelShape, Place, Recipe
 from plan.plan_samples import CPU
 
 DENSE = ModelShape(layers=8, width=1024, heads=16, kv_heads=4, head_size=64, ffn=4096, vocab=32000,
@@ -76,3 +76,16 @@ def test_no_rate_no_parts():
     pricer = Pricer(DENSE, replace(fleet("1xA100"), peak_flops={}))
     assert pricer.groups(BASE) == {}
     assert pricer.step(BASE).value is None
+
+
+def test_a_power_limit_stretches_a_step_and_its_groups_and_saves_energy():
+    whole = space.Space(DENSE, fleet("2xA100"), BASE)
+    held = replace(whole, base=replace(whole.base, power_limit=0.6))
+    offers_ = [offers.offer(one, Place(tenure="rent")) for one in (whole, held)]
+    free, slow = (one.pricer.step(one.space.base) for one in offers_)
+    assert slow.value > free.value
+    groups = offers_[1].pricer.groups(held.base)
+    assert sum(groups.values()) == pytest.approx(slow.value)
+    assert groups["power limit"] > 0
+    assert offers_[1].kwh.value * slow.value < offers_[0].kwh.value * free.value
+    assert offers_[1].usd.value == offers_[0].usd.value

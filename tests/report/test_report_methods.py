@@ -103,7 +103,7 @@ def test_the_table_says_yes_no_gain_and_what_is_unfinished(declare):
     out = io.StringIO()
     console = plain_console(out)
     console.width = 80
-    methods.print_methods(methods.standings(), console)
+    methods.print_methods(methods.standings(), console=console)
     lines = out.getvalue().splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert "compile compute yes yes recipe.compile" in [" ".join(x.split()) for x in lines]

@@ -136,3 +136,10 @@ def test_every_bound_is_of_a_field_that_exists():
         assert field in nouns[table].__dataclass_fields__
         checks.magnitudes({key: most})
         assert f"nearest: {most}" in refused(checks.magnitudes, {key: most + 1})
+
+
+def test_a_power_limit_above_the_whole_is_refused_with_the_whole():
+    checks.magnitudes({"recipe.power_limit": 1.0})
+    said = refused(checks.magnitudes, {"recipe.power_limit": 1.2})
+    assert "recipe.power_limit = 1.2" in said
+    assert "nearest: 1.0" in said

@@ -104,7 +104,7 @@ OTHER = {"prefix_hit_rate": 0.3, "weight_precision": "int4", "cache_precision": 
 def test_each_way_of_serving_is_run_or_refused():
     # counts of latency, traffic and lengths are what is asked for, not ways
     asked = {"requests_per_second", "prompt_tokens", "output_tokens", "max_batch", "max_tokens",
-             "ttft_seconds", "tpot_seconds", "acceptance"}
+             "ttft_seconds", "tpot_seconds", "acceptance", "months"}
     assert {field.name for field in fields(ServeJob)} == asked | set(NOT_RUN)
 
 

@@ -1,24 +1,36 @@
-"""What training costs in US dollars, by line, for who rents, who owns and who was granted.
+"""What a run costs in US dollars, by line, for who rents, who owns and who was granted; and the
+same run in every other way of paying, side by side.
 
-Rent: the price book's median and range, or the place's own rate; energy is in the rent. Own: the
-capital charge of Epoch's approach A (arXiv:2405.21015: a chip's value, marked up for server and
-interconnect, loses 0.14 orders of magnitude a year) and energy at the facility. Academic: the
-marginal energy only. Staff is counted nowhere here, and the line says so.
+Rent: by contract (`accounts.rent`); energy is in the rent. Own: the machine's loss of value and its
+room (`accounts.ownership`), and energy at the facility. Academic: the marginal energy only, for a
+grant has paid the rest. Epoch's three approaches: `accounts.epoch_run`. People: `accounts.staff`.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
+from datetime import date
 
-from curbcut.accounts.convert import inverse, known
+from curbcut.accounts import epoch_run, staff
+from curbcut.accounts.ownership import write_ownership
+from curbcut.accounts.rent import (
+    CONTRACTS,
+    YEAR_DAYS,
+    day,
+    newest_day,
+    once,
+    spot_interruption_seconds,
+    write_rent,
+)
+from curbcut.accounts.sheet import Sheet
 from curbcut.errors import UnknownName
-from curbcut.facts import accelerators, currency, prices
+from curbcut.facts import accelerators, currency
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place
 from curbcut.units import Money
 
-WITHOUT_STAFF = "staff not included"
+__all__ = ["money", "price_age_days", "price_warning", "spot_interruption_seconds", "to_usd",
+           "write", "write_with_staff"]
 
 
 def to_usd(money: Money) -> float:
@@ -26,81 +38,112 @@ def to_usd(money: Money) -> float:
     return money.amount * currency.usd_per(money.currency).value
 
 
-def rent_price(machine: Machine, place: Place) -> Estimate:
-    """US dollars an accelerator and hour: the place's own rate, else the book's median and range.
-
-    No value where the book has no price for the accelerator.
-    """
-    if place.usd_per_accelerator_hour:
-        return given(place.usd_per_accelerator_hour, "the place's own rate")
-    try:
-        rents = prices.rents(machine.accelerator, "on-demand")
-    except UnknownName:
-        rents = []
-    if not rents:
-        return unknown(f"the price book has no rent for {machine.accelerator}; "
-                       "set place.usd_per_accelerator_hour", "default")
-    amounts = sorted(rent.usd_per_hour for rent in rents)
-    middle = statistics.median(amounts)
-    newest = max(str(rent.date) for rent in rents)
-    return Estimate(middle, amounts[0], amounts[-1], "default",
-                    f"median of {len(rents)} on-demand prices, newest of {newest}")
-
-
-def ownership_price(machine: Machine) -> Estimate:
-    """US dollars an accelerator and hour of owning it, in its first year of use.
-
-    No value where the facts have no purchase price.
-    """
-    try:
-        purchase_usd = accelerators.accelerator(machine.accelerator).purchase_usd
-    except UnknownName:
-        purchase_usd = None
-    if not purchase_usd:
-        return unknown(f"no purchase price of {machine.accelerator} is known", "default")
-    hourly = known("annual_capital_charge").scaled(1 / known_value("hours_per_year"))
-    server = known("server_price_ratio")
-    cluster = known("interconnect_cost_fraction")
-    assert cluster.value is not None and cluster.low is not None and cluster.high is not None
-    network = inverse(Estimate(1 - cluster.value, 1 - cluster.high, 1 - cluster.low,
-                               cluster.basis, cluster.source))
-    price = hourly.times(server).scaled(purchase_usd)
-    if machine.accelerators > 1:
-        price = price.times(network)
-    return Estimate(price.value, price.low, price.high, "modelled",
-                    f"capital charge on ${purchase_usd:,.0f} a chip, server and network added")
-
-
-def known_value(name: str) -> float:
-    """The middle of a constant of the facts."""
-    found = known(name).value
-    assert found is not None
-    return found
-
-
 def money(machine: Machine, place: Place, seconds: Estimate,
           kwh_facility: Estimate) -> Mapping[str, Estimate]:
-    """The lines that apply to the place's tenure, `staff` (not known) and `total` without it."""
-    hours = seconds.scaled(machine.accelerators / 3600)
-    power = kwh_facility.scaled(place.usd_per_kwh,
-                                f"facility energy at ${place.usd_per_kwh:g}/kWh")
-    staff = unknown(f"{WITHOUT_STAFF}: people's time is not known to the plan", "default")
+    """The lines that apply to the place's tenure and contract, `staff` and `total`."""
+    sheet = Sheet()
+    sheet.leaf("seconds.total", seconds, "seconds")
+    sheet.leaf("kwh.facility", kwh_facility, "kwh")
+    _write_lines(sheet, machine, place)
+    found = sheet.estimates()
+    return {key.removeprefix("usd."): estimate for key, estimate in found.items()
+            if key.startswith("usd.")}
+
+
+def write(sheet: Sheet, machine: Machine, place: Place, today: date | None = None) -> None:
+    """Writes usd.{rent, energy, ownership, staff, total} as tenure and contract ask, and every
+    usd_ways but with_staff. Needs seconds.total and kwh.facility.
+
+    `today` is the day that Epoch's approaches take for the start; the newest of the prices where
+    none is given.
+    """
+    _write_lines(sheet, machine, place)
+    for contract in CONTRACTS:
+        write_rent(sheet, machine, place, contract, f"usd_ways.{contract.replace('-', '_')}")
+    energy = _write_energy(sheet, place, "usd_ways.academic")
+    own = write_ownership(sheet, machine, place, "own.usd")
+    sheet.formula("usd_ways.own", "energy + loss of value + room", (energy, own),
+                  lambda power, rest: power + rest, "usd", basis="modelled",
+                  source=_source(sheet, own))
+    epoch_run.write(sheet, machine, today)
+
+
+def write_with_staff(sheet: Sheet) -> None:
+    """Writes usd_ways.with_staff: all runs of the project, and the people. Needs usd.project
+    (after `development.write`); not known where the number of people is not.
+    """
+    if "usd.project" not in sheet:
+        sheet.leaf("usd_ways.with_staff", unknown(_source(sheet, "usd.total"), "default"), "usd")
+        return
+    inputs = ["usd.project", "usd.staff"]
+    if "usd.staff" in sheet["usd.total"].inputs:
+        sheet.formula("usd_ways.with_staff", "the project, people among its lines", inputs,
+                      lambda project, people: project, "usd",
+                      source=sheet["usd.project"].estimate.source)
+        return
+    sheet.formula("usd_ways.with_staff", "the project + people", inputs,
+                  lambda project, people: project + people, "usd",
+                  source=sheet["usd.project"].estimate.source)
+
+
+def _write_lines(sheet: Sheet, machine: Machine, place: Place) -> None:
+    staff.write(sheet, place)
     match place.tenure:
         case "rent":
-            price = rent_price(machine, place)
-            rent = price.times(hours, price.source)
-            lines = {"rent": rent}
-            total = rent
+            lines = [write_rent(sheet, machine, place, place.contract, "usd.rent")]
         case "academic":
-            lines = {"energy": power}
-            total = power
+            lines = [_write_energy(sheet, place, "usd.energy")]
         case _:
-            price = ownership_price(machine)
-            ownership = price.times(hours, price.source)
-            lines = {"energy": power, "ownership": ownership}
-            total = power.plus(ownership) if ownership.known else power
-    missing = "; ownership not known" if "ownership" in lines and not ownership.known else ""
-    label = f"{' + '.join(k for k, v in lines.items() if v.known) or 'unknown'}; {WITHOUT_STAFF}"
-    lines = lines | {"staff": staff}
-    return lines | {"total": Estimate(total.value, total.low, total.high, total.basis,
-                                      label + missing)}
+            lines = [_write_energy(sheet, place, "usd.energy"),
+                     write_ownership(sheet, machine, place, "usd.ownership")]
+    paid = [key for key in lines if sheet.value(key) is not None] or lines
+    names = [key.removeprefix("usd.") for key in paid]
+    missing = "".join(f"; {key.removeprefix('usd.')} not known" for key in lines
+                      if key not in paid)
+    if place.tenure != "academic" and sheet.value("usd.staff") is not None:
+        paid.append("usd.staff")
+        names.append("staff")
+        people = ""
+    else:
+        people = f"; {staff.WITHOUT}"
+    label = " + ".join(names)
+    source = f"{label}{people}{missing}" if sheet.value(lines[0]) is not None else _source(
+        sheet, lines[0])
+    sheet.formula("usd.total", label, paid, lambda *usd: sum(usd), "usd", source=source)
+
+
+def _source(sheet: Sheet, key: str) -> str:
+    return sheet[key].estimate.source
+
+
+def _write_energy(sheet: Sheet, place: Place, key: str) -> str:
+    price = once(sheet, "place.usd_per_kwh", given(place.usd_per_kwh, "the place's own"), "usd")
+    return sheet.formula(key, "facility energy x price of electricity", ("kwh.facility", price),
+                         lambda kwh, usd: kwh * usd, "usd",
+                         source=f"facility energy at ${place.usd_per_kwh:g}/kWh")
+
+
+def price_age_days(machine: Machine, place: Place, today: date) -> int | None:
+    """Days since the newest price that `money` uses; None where none is of the facts."""
+    if place.tenure == "academic" or (place.usd_per_accelerator_hour and place.tenure == "rent"):
+        return None
+    if place.tenure == "rent":
+        seen = newest_day(machine, place.contract)
+    else:
+        try:
+            found = accelerators.accelerator(machine.accelerator)
+        except UnknownName:
+            return None
+        seen = day(found.purchase_date) if found.purchase_usd and found.purchase_date else None
+    return None if seen is None else max(0, (today - seen).days)
+
+
+def price_warning(machine: Machine, place: Place, today: date) -> str:
+    """What to say about prices that are older than a year; "" where they are not."""
+    age = price_age_days(machine, place, today)
+    if age is None or age <= YEAR_DAYS:
+        return ""
+    what, mend = (("rent", "set place.usd_per_accelerator_hour, or add a row to rent_prices.csv")
+                  if place.tenure == "rent" else
+                  ("purchase price", "add a row to accelerators.csv of your own facts"))
+    return (f"the newest {what} of {machine.accelerator} is {age} days old: {mend}")

@@ -28,6 +28,8 @@ VERBS = {
     "eval": "held-out bits per byte, beside gzip and xz",
     "serve": "serve a model with an OpenAI-compatible API",
     "report": "promised against measured, line by line",
+    "levers": "a run priced again with each method: a waterfall of what each saves",
+    "trend": "what training costs over time, and who can train what",
     "methods": "the methods: planned? runs? measured gain, source",
     "flops": "a model's FLOPs a token by every published convention",
     "validate": "our predictions against published measurements, in a table",
@@ -35,7 +37,8 @@ VERBS = {
     "keys": "add, list and revoke API keys",
 }
 _EXTRA_OF = {"torch": "train", "tokenizers": "train", "safetensors": "train", "pyarrow": "train",
-             "fastapi": "serve", "uvicorn": "serve", "jinja2": "serve", "filelock": "train"}
+             "fastapi": "serve", "uvicorn": "serve", "jinja2": "serve", "filelock": "train",
+             "matplotlib": "plot"}
 _NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from curbcut.cli import formats
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -12,17 +13,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "methods", help="the methods: planned? runs? gain, source",
         description="The methods that this version knows. One that is only planned, or only run, "
         "is unfinished.")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    formats.add(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table, or JSON; returns 0."""
+    """Prints the tables; returns 0. Raises InputError for a format that is none."""
     from curbcut.report import methods
 
-    rows = methods.standings()
-    if args.json:
-        print(json.dumps(methods.as_plain(rows), indent=2))
-    else:
-        methods.print_methods(rows)
+    chosen = formats.chosen(args)
+    methods.print_methods(methods.standings(), chosen)
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from curbcut.cli import budget
 from curbcut.errors import InputError
 from curbcut.ledger import FILE_NAME, kept_pairs
 from curbcut.plan.forecast import forecast
@@ -29,17 +30,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--model", metavar="PRESET", help='a known shape, like "curb-4m"')
     parser.add_argument("--tokens", help='tokens to train on, like "1B"')
     parser.add_argument("--on", metavar="MACHINE", help='"here", or a fleet like "8xH100"; with '
-                        '--search several, like "8xH100,16xA100"')
-    parser.add_argument("--budget", metavar="MONEY", help='the most money, like "500 EUR"')
-    parser.add_argument("--hours", metavar="TIME", help='the most time: hours, or "30 min"')
-    parser.add_argument("--energy", metavar="KWH", help='the most energy, like "3 kWh"')
-    parser.add_argument("--carbon", metavar="KG", help='the most carbon, like "5 kg"')
-    parser.add_argument("--zone", help='grid zone, like "FRA"')
+                        'a budget or --search several, like "8xH100,16xA100"; "any" for all with '
+                        "a price (with a budget)")
+    parser.add_argument("--zone", help='grid zone, like "FRA"; "any", with a budget, '
+                        "for the cleanest")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--json", action="store_true", help="print run, origins and forecast")
     parser.add_argument("--write", metavar="FILE", help="write the resolved run as TOML")
+    parser.add_argument("--plot", metavar="FILE", type=Path,
+                        help="draw the plan as .svg or .png; of a budget its Pareto front too")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="folder of runs, whose ledger corrects the plan")
+    budget.add(parser)
     searching = parser.add_argument_group("search")
     searching.add_argument("--search", action="store_true",
                            help="price every valid recipe of the model on the machine")
@@ -54,29 +56,43 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit code. Raises InputError for what cannot be planned."""
+    if args.plot:
+        from curbcut.report.pictures import canvas
+
+        canvas.ending(args.plot)
     if args.search:
         return search(args)
-    if "," in (args.on or ""):
-        raise InputError(f"--on {args.on} names several machines",
-                         mend="add --search to compare them, or name one")
     draft = draft_of(args)
-    here = _here([draft.get("machine.name", "here")])
+    if budget.backwards(args, draft):
+        return budget.run(args, draft)
+    draft = budget.forwards(args, draft)
+    here = this_machine([draft.get("machine.name", "here")])
     pairs = kept_pairs(args.runs / FILE_NAME)
     resolved = resolve(draft, here=here, pairs=pairs)
     account = forecast(resolved.run, pairs)
-    if resolved.run.serve != ServeJob():
-        from curbcut.plan.served import with_service
-
-        account = with_service(account, resolved.run)
+    account = served(resolved, account)
     if args.write:
-        _write(Path(args.write), resolved)
+        write(args.write, resolved)
+    if args.plot:
+        from curbcut.report.pictures import plan as picture
+
+        picture.draw(resolved, account, args.plot)
     if args.json:
-        _print_json(resolved, account)
+        print_json(resolved, account)
     else:
         from curbcut.report.account import print_plan
 
         print_plan(resolved, account)
     return 0
+
+
+def served(resolved: Resolved, account: Account) -> Account:
+    """The account with what users of the server meet, where somebody said what they ask."""
+    if resolved.run.serve == ServeJob():
+        return account
+    from curbcut.plan.served import with_service
+
+    return with_service(account, resolved.run)
 
 
 def search(args: argparse.Namespace) -> int:
@@ -89,10 +105,9 @@ def search(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise InputError(f"--top = {args.top} shows nothing", mend="nearest: 1")
-    names = [name.strip() for name in (args.on or "").split(",") if name.strip()]
-    args.on = names[0] if names else None
+    names = budget.names(args)
     draft = draft_of(args)
-    here = _here(names or [draft.get("machine.name", "here")])
+    here = this_machine(names or [draft.get("machine.name", "here")])
     pairs = kept_pairs(args.runs / FILE_NAME)
     started = time.perf_counter()
     searched = search_draft(
@@ -101,9 +116,13 @@ def search(args: argparse.Namespace) -> int:
         also=frozenset({"optimiser"} if args.optimisers else ()), only=TRAINED)
     seconds = time.perf_counter() - started
     if args.write:
-        _write(Path(args.write), searched.resolved)
+        write(args.write, searched.resolved)
+    if args.plot:
+        from curbcut.report.pictures import plan as picture
+
+        picture.draw(searched.resolved, forecast(searched.resolved.run, pairs), args.plot)
     if args.json:
-        _print_json(searched.resolved, forecast(searched.resolved.run, pairs),
+        print_json(searched.resolved, forecast(searched.resolved.run, pairs),
                     {"search": report.as_plain(searched)})
     else:
         report.print_search(searched, top=args.top)
@@ -111,13 +130,13 @@ def search(args: argparse.Namespace) -> int:
     return 0
 
 
-def _here(names: Sequence[str]) -> Machine | None:
+def this_machine(names: Sequence[str]) -> Machine | None:
     """The machine at hand, if one of the names means it."""
     if not any(is_here(name) for name in names):
         return None
-    from curbcut.meter import here as this_machine
+    from curbcut.meter import here
 
-    return this_machine.machine()
+    return here.machine()
 
 
 def draft_of(args: argparse.Namespace) -> Draft:
@@ -128,16 +147,32 @@ def draft_of(args: argparse.Namespace) -> Draft:
             ("model", "model", "preset"), ("tokens", "train", "tokens"),
             ("on", "machine", "name"), ("budget", "limits", "money"),
             ("hours", "limits", "seconds"), ("energy", "limits", "kwh"),
-            ("carbon", "limits", "kgco2e"), ("zone", "place", "zone")):
-        given = getattr(args, option)
+            ("carbon", "limits", "kgco2e"), ("zone", "place", "zone"),
+            ("data", "train", "text_bytes"), ("loss", "limits", "loss"),
+            ("contract", "place", "contract")):
+        given = _given(args, option)
         if given is not None:
-            raw.setdefault(table, {})[key] = _hours(given) if option == "hours" else given
+            raw.setdefault(table, {})[key] = given
             codec.check(Run, {table: {key: raw[table][key]}}, f"--{option}:")
     if args.model:
         draft = Draft({k: v for k, v in draft.values.items() if not k.startswith("model.")},
                       draft.origins)
     top = {"name": args.name} if args.name else {}
     return draft.with_raw(raw | top, COMMAND_LINE, override=True)
+
+
+def _given(args: argparse.Namespace, option: str) -> object:
+    """What an option says of a run's field; None where the choice is left to the plan."""
+    text = getattr(args, option)
+    if text is None:
+        return None
+    several = option in ("on", "zone", "contract") and (budget.ANY in text or "," in text)
+    if several and option == "on" and args.search:
+        return budget.names(args)[0]
+    if several:
+        return None
+    reads: Mapping[str, Callable[[str], object]] = {"hours": _hours, "loss": budget.loss}
+    return reads.get(option, str)(text)
 
 
 def _hours(text: str) -> str:
@@ -148,19 +183,21 @@ def _hours(text: str) -> str:
         return text
 
 
-def _write(path: Path, resolved: Resolved) -> None:
+def write(file: str, resolved: Resolved) -> None:
+    """Writes the run as TOML; raises InputError where that cannot be."""
     from curbcut.files import write_whole
     from curbcut.spec.toml import dumps
 
     try:
-        write_whole(path, dumps(resolved))
+        write_whole(Path(file), dumps(resolved))
     except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", where=str(path),
+        raise InputError(f"cannot be written ({error.strerror})", where=file,
                          mend="give a file in a folder you may write to") from None
 
 
-def _print_json(resolved: Resolved, account: Account,
-                more: Mapping[str, object] | None = None) -> None:
+def print_json(resolved: Resolved, account: Account,
+               more: Mapping[str, object] | None = None) -> None:
+    """Prints the run, who set what, and its forecast, behind what else is said."""
     import json
 
     content = {**(more or {}), "run": codec.plain(resolved.run), "origins": dict(resolved.origins),

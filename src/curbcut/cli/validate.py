@@ -17,7 +17,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Predicts each row of a table of measurements from its input columns only, "
         "and says how far off the predictions are. By default no constant has seen a row's "
         "software.")
-    parser.add_argument("kind", metavar="KIND", help="throughput, memory, serving or runs")
+    parser.add_argument("kind", metavar="KIND", help="throughput, memory, serving, runs, energy or "
+                        "cost")
     parser.add_argument("file", metavar="FILE.csv", type=Path, help="the measurements")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
     parser.add_argument("--rows", type=Path, metavar="OUT.csv",

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from curbcut.facts import physics, table
 from curbcut.physics import constants as training
-from curbcut.physics import flops, rates, step
+from curbcut.physics import flops, rates, step, time
 from curbcut.physics.numbers import Number, larger, smaller, where
 from curbcut.physics.serving_work import Work
-from curbcut.spec.nouns import Machine, ModelShape, Recipe
+from curbcut.spec.nouns import Machine, ModelShape, Recipe, Run
 
 FILE = "power"
 
@@ -121,6 +121,16 @@ def of_work(work: Work, chip: Number, seconds: Number) -> Busy:
     return Busy(compute=smaller(work.peak_seconds / seconds, 1.0),
                 memory=smaller(work.bytes_ / chip.bytes_per_second / seconds, 1.0),
                 link=smaller(work.sent / chip.link_bytes_per_second / seconds, 1.0), serving=True)
+
+
+def of_run(run: Run) -> Busy | None:
+    """What a training step of a run keeps busy; None where no matmul rate is known, and for what
+    is no GPU.
+    """
+    if run.machine.kind != "gpu":
+        return None
+    parts = time.step_parts(run.model, run.recipe, run.machine)
+    return None if parts is None else of_step(parts, run.model, run.recipe, run.machine)
 
 
 def of_step(parts: step.Parts, shape: ModelShape, recipe: Recipe, machine: Machine) -> Busy | None:

@@ -50,7 +50,7 @@ def correction(machine: Machine, precision: str, pairs: Iterable[Pair]) -> Corre
     times: list[float] = []
     bytes_: list[float] = []
     for plain, _, measured in itertools.islice(pairs, MOST_RUNS):
-        run = _rebuilt(plain)
+        run = rebuilt(plain)
         if run is None or not _same(run, machine, precision):
             continue
         times += _time_ratio(run, measured)
@@ -68,7 +68,7 @@ def corrected(estimate: Estimate, factor: Estimate | None) -> Estimate:
                     f"{estimate.source}, {factor.source}")
 
 
-def _rebuilt(plain: Mapping[str, Any]) -> Run | None:
+def rebuilt(plain: Mapping[str, Any]) -> Run | None:
     """The run of a plain dict; None for one that this version cannot read any more."""
     try:
         run: Run = codec.build(Run, codec.check(Run, plain))

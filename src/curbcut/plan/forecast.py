@@ -93,21 +93,13 @@ def _asked(run: Run, corpus: CorpusFacts | None, pairs: list[Pair]) -> loss.Aske
 
 def _write_energy(sheet: Sheet, run: Run) -> None:
     """Watts of what the steps keep busy, kWh at the three boundaries, joules a token."""
-    energy.write(sheet, run.machine, run.place, run.recipe, _busy(run))
+    energy.write(sheet, run.machine, run.place, run.recipe, power.of_run(run))
     for boundary in ("device", "node", "facility"):
         sheet.formula(f"kwh_modelled.{boundary}", "modelled watts x time", (f"kwh.{boundary}",),
                       lambda kwh: kwh, "kwh", source=sheet[f"kwh.{boundary}"].estimate.source)
     sheet.formula("joules_per_token.training", "facility energy over tokens trained",
                   ("kwh.facility", "tokens.trained"),
                   lambda kwh, tokens: kwh * energy.JOULES_PER_KWH / tokens, "joules")
-
-
-def _busy(run: Run) -> power.Busy | None:
-    """What a step keeps busy on accelerators; None where that is not known."""
-    if run.machine.kind != "gpu":
-        return None
-    parts = time.step_parts(run.model, run.recipe, run.machine)
-    return None if parts is None else power.of_step(parts, run.model, run.recipe, run.machine)
 
 
 def step_seconds(run: Run, learned: Correction,
@@ -118,7 +110,10 @@ def step_seconds(run: Run, learned: Correction,
         return modelled(run.recipe.step_tokens / measured, PROBED_SPREAD,
                         f"{measured:,.0f} tokens/s measured just now at this micro-batch")
     step = time.step_seconds(run.model, run.recipe, run.machine)
-    return corrected(power_cap.stretched(step, run.recipe, run.machine), learned.time)
+    if run.recipe.power_limit < 1:
+        step = power_cap.stretched(step, run.recipe, run.machine,
+                                   energy.drawn_share(run.machine, power.of_run(run)))
+    return corrected(step, learned.time)
 
 
 def seconds_by_kind(run: Run, step: Estimate,

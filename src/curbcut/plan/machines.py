@@ -54,7 +54,7 @@ def _watts(found: accelerators.Accelerator) -> dict[str, float]:
     if found.tdp_watts is None:
         return {}
     share = constants.constant(
-        "power_fraction_training_tpu" if found.kind == "tpu" else "power_fraction_training")
+        "tpu_power_ratio_training" if found.kind == "tpu" else "power_fraction_training")
     return {"max": found.tdp_watts, "low": share.low * found.tdp_watts,
             "typical": share.value * found.tdp_watts, "high": share.high * found.tdp_watts}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 _STEP, _MEMORY = "curbcut.physics.step", "curbcut.physics.memory"
 _OPERATIONS, _PIPELINE = "curbcut.physics.operations", "curbcut.physics.pipeline"
+_LEVERS, _FACTOR = "curbcut.plan.levers", "curbcut.plan.levers.case:published"
 _CACHE, _TRAFFIC = "curbcut.physics.cache", "curbcut.physics.serving_traffic"
 
 PRICED: Mapping[str, str] = {
@@ -53,5 +54,20 @@ PRICED: Mapping[str, str] = {
     "disaggregated-prefill": f"{_TRAFFIC}:apart",
     "speculation": "curbcut.physics.serving_passes:accepted_tokens",
     "place": "curbcut.accounts.carbon:intensity",
+    "better-building": "curbcut.accounts.energy:pue",
+    **dict.fromkeys(("data-quality", "growth", "data-reduction"), _FACTOR),
+    **dict.fromkeys(("hyperparameter-transfer", "early-stopping", "energy-based-model",
+                     "prune-and-distil"), _FACTOR),
+    "tuned-learning-rate": f"{_LEVERS}.algorithms:tuned_learning_rate",
+    "wsd-schedule": f"{_LEVERS}.algorithms:wsd",
+    "partitioning": "curbcut.plan.recipes:fastest",
+    "checkpoint-interval": "curbcut.physics.goodput:daly",
+    "power-cap": "curbcut.physics.power_cap:capped",
+    **dict.fromkeys(("newer-chip", "other-accelerator", "fewer-accelerators"),
+                    f"{_LEVERS}.hardware:on"),
+    **dict.fromkeys(("spot", "reserved", "cheapest-provider"), "curbcut.accounts.money:write"),
+    "clean-hours": f"{_LEVERS}.buying:clean_hours",
+    "lora": f"{_LEVERS}.instead:lora",
+    "analog-in-memory": f"{_LEVERS}.instead:analog",
 }
 """Name in `spec.methods.CATALOGUE` -> "module:function"."""

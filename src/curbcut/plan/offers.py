@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from curbcut.accounts.energy import energy
+from curbcut.accounts import energy
 from curbcut.accounts.money import money
+from curbcut.accounts.sheet import Sheet
 from curbcut.plan.pricing import Pricer
 from curbcut.plan.space import Space
 from curbcut.spec.estimate import Estimate, given
@@ -15,7 +16,6 @@ from curbcut.spec.nouns import Machine, Place, Recipe
 
 Objective = Literal["time", "money", "energy", "memory"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,18 @@ class Found:
     """Machines without any valid recipe, and why."""
 
 
+def second(machine: Machine, place: Place, recipe: Recipe) -> tuple[Estimate, Estimate]:
+    """US dollars, and kWh at the facility, of a second of training there under the recipe's power
+    limit, by the place's contract.
+    """
+    sheet = Sheet()
+    sheet.leaf("seconds.total", given(1.0, "a second"), "seconds")
+    energy.write(sheet, machine, place, recipe)
+    kwh = sheet.estimates()["kwh.facility"]
+    return money(machine, place, given(1.0, "a second"), kwh)["total"], kwh
+
+
 def offer(space: Space, place: Place, memory_factor: float = 1.0) -> Offer:
     """The machine of a space at a place."""
-    second = given(1.0, "a second")
-    kwh = energy(space.machine, place, second)["facility"]
-    usd = money(space.machine, place, second, kwh)["total"]
+    usd, kwh = second(space.machine, place, space.base)
     return Offer(space, Pricer(space.shape, space.machine, memory_factor), usd, kwh)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curbcut.physics import activations, constants, memory, rates, time
+from curbcut.physics import activations, constants, memory, power_cap, rates, time
 from curbcut.physics.numbers import Columns, Number, larger
 from curbcut.plan.space import FREE_NAMES, Block, Floats
 from curbcut.spec.estimate import Estimate, modelled
@@ -37,7 +37,9 @@ class Pricer:
         recipes = block.recipes
         seconds = time.step_columns(self.shape, recipes, self._chip(block),
                                     constants.of(self.machine, block.base))
-        return spread(seconds, block), self._peak(recipes, block)
+        # A power limit stretches all recipes alike: draws of this machine are taken as usual.
+        capped = float(power_cap.seconds_factor(block.base, self.machine))
+        return spread(capped * seconds, block), self._peak(recipes, block)
 
     def _chip(self, block: Block) -> rates.Chip:
         """The chip at each of the block's precisions, along their axis."""
@@ -70,15 +72,18 @@ class Pricer:
         return spread(peak, block)
 
     def groups(self, recipe: Recipe) -> Mapping[str, float]:
-        """Seconds of a step by part, what recompute adds apart; they add up to the step. Empty
-        where no rate is known.
+        """Seconds of a step by part, what recompute and a power limit add apart; they add up to the
+        step. Empty where no rate is known.
         """
         parts = self._parts(recipe)
+        slower = float(power_cap.seconds_factor(recipe, self.machine)) - 1
+        capped = {"power limit": slower * sum(parts.values())} if slower > 0 else {}
         if recipe.recompute == "none" or not parts:
-            return parts
+            return parts | capped
         without = self._parts(replace(recipe, recompute="none"))
         again = sum(parts[name] - without[name] for name in AGAIN)
-        return parts | {name: without[name] for name in AGAIN} | {"recompute": again}
+        return parts | {name: without[name] for name in AGAIN} | {
+            "recompute": again} | capped
 
     def _parts(self, recipe: Recipe) -> dict[str, float]:
         found = time.step_parts(self.shape, recipe, self.machine)
@@ -89,7 +94,8 @@ class Pricer:
 
     def step(self, recipe: Recipe) -> Estimate:
         """Seconds of a step."""
-        return time.step_seconds(self.shape, recipe, self.machine)
+        return power_cap.stretched(time.step_seconds(self.shape, recipe, self.machine), recipe,
+                                   self.machine)
 
     def peak(self, recipe: Recipe) -> Estimate:
         """Bytes that the fullest rank holds."""

@@ -109,6 +109,21 @@ def search(offers: Sequence[Offer], objective: Objective = "time", top: int = 6,
                  tuple(_runners_up(scans, scan, place, best, objective)[:top]), tuple(front), empty)
 
 
+def fastest(one: Offer, threads: int | None = None) -> Priced:
+    """The fastest recipe of an offer that fits, alone: neither runners-up nor a front.
+
+    Raises as `search` does.
+    """
+    if not one.space.count:
+        raise nothing_valid(one.space)
+    _known(one, "time")
+    scans = _scans([one], "time", threads)
+    scan = min(scans, key=lambda each: float(each.score.min()))
+    if not np.isfinite(scan.score.min()):
+        raise NothingFits(_leanest(scans))
+    return _priced(scan, _row(scan, _least_at(scan.score), "time"))
+
+
 def _order(one: Priced, objective: Objective) -> tuple[float, float]:
     assert one.seconds.value is not None and one.peak_bytes.value is not None
     if objective == "memory":

@@ -145,9 +145,9 @@ def held_bytes(shape: ModelShape, recipe: Recipe, kind: str) -> Mapping[str, flo
 
 def save_seconds(shape: ModelShape, recipe: Recipe) -> float:
     """Seconds of one checkpoint: fp32 masters and two moments of each parameter, every rank its
-    own share at the same time.
+    own share at the same time (context-parallel ranks share states as data-parallel ones do).
     """
-    writers = recipe.dp_shard * recipe.tp * recipe.pp
+    writers = recipe.dp_shard * recipe.cp * recipe.tp * recipe.pp
     return SAVE_SECONDS + 12 * shape.parameters / writers / DISK_BYTES_PER_SECOND
 
 

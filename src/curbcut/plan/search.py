@@ -115,7 +115,7 @@ def _candidates(question: Question, seconds: float) -> Iterator[ModelShape]:
     known = {one.name for one in fields(ModelShape)}
     family = [replace(one, **{k: v for k, v in given_fields.items() if k in known})
               for one in shapes.family(vocab, context)]
-    family = _valid([one for one in dict.fromkeys(family)
+    family = valid([one for one in dict.fromkeys(family)
                      if one.parameters >= rules.LEAST_PARAMETERS])
     if question.tokens is not None and seconds == float("inf"):
         wanted = question.tokens / rules.TOKENS_PER_PARAMETER
@@ -123,8 +123,8 @@ def _candidates(question: Question, seconds: float) -> Iterator[ModelShape]:
     yield from family
 
 
-def _valid(family: list[ModelShape]) -> list[ModelShape]:
-    """Those that can be; raises the first one's InputError where given dimensions leave none."""
+def valid(family: list[ModelShape]) -> list[ModelShape]:
+    """Shapes that can be; raises the first one's InputError where given dimensions leave none."""
     kept: list[ModelShape] = []
     failure: InputError | None = None
     for one in family:

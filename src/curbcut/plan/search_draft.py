@@ -48,7 +48,7 @@ def search_draft(draft: Draft, names: Sequence[str] = (), *, here: Machine | Non
     draft, pairs = draft.with_preset(), list(pairs)
     checks.magnitudes(draft.values)
     shape = _shape(draft)
-    drafts = [place_of(machine_of(_on(draft, name), here)) for name in names or [""]]
+    drafts = [place_of(machine_of(on_machine(draft, name), here)) for name in names or [""]]
     built = [machines.build(table(one, "machine")) for one in drafts]
     for machine in built:
         checks.machine(machine)
@@ -58,7 +58,7 @@ def search_draft(draft: Draft, names: Sequence[str] = (), *, here: Machine | Non
     offers = []
     for one, machine in zip(drafts, built, strict=True):
         checks.asked(given, shape, machine)
-        base = _base(shape, machine, tokens, given | {"global_batch": batch})
+        base = base_of(shape, machine, tokens, given | {"global_batch": batch})
         learned = correction(machine, base.precision, pairs)
         whole = space.Space(shape, machine, base,
                             frozenset(name for name in given if name in space.FIELDS), also)
@@ -86,11 +86,12 @@ def _held_to(only: Mapping[str, tuple[object, ...]], offers: Sequence[Offer], fo
         return None
 
 
-def _on(draft: Draft, name: str) -> Draft:
+def on_machine(draft: Draft, name: str, origin: str = "command line") -> Draft:
+    """The draft on another machine, nothing of its own one left; as it is without a name."""
     if not name:
         return draft
     kept = {key: value for key, value in draft.values.items() if not key.startswith("machine.")}
-    return Draft(kept, draft.origins).with_values({"machine.name": name}, "command line")
+    return Draft(kept, draft.origins).with_values({"machine.name": name}, origin)
 
 
 def _shape(draft: Draft) -> ModelShape:
@@ -115,7 +116,8 @@ def _batch(shape: ModelShape, built: Sequence[Machine], tokens: int,
     return space.whole_batch(wanted, max(machine.accelerators for machine in built))
 
 
-def _base(shape: ModelShape, machine: Machine, tokens: int, given: dict[str, Any]) -> Recipe:
+def base_of(shape: ModelShape, machine: Machine, tokens: int, given: dict[str, Any]) -> Recipe:
+    """The recipe around which a search is made: what was given, and rules."""
     base, _ = base_recipe(shape, machine, given)
     if "learning_rate" not in given:
         base = replace(base, learning_rate=rules.learning_rate(shape, tokens))

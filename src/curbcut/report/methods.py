@@ -8,11 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import UnknownName
+from curbcut.report.tables import (
+    Cell,
+    Column,
+    Format,
+    Table,
+    plain_console,
+    print_table,
+    show,
+)
 from curbcut.spec.methods import CATALOGUE, Method
 
 if TYPE_CHECKING:
@@ -82,26 +91,41 @@ def as_plain(rows: list[Standing]) -> list[dict[str, Any]]:
             for row in rows]
 
 
-def print_methods(rows: list[Standing], console: Console | None = None) -> None:
-    """The table for people."""
+def tables(rows: list[Standing]) -> list[Table]:
+    """What each method relieves and whether it is finished; what it does and what it gains."""
+    finished = sum(row.finished for row in rows)
+    return [
+        Table("", (Column("method"), Column("relieves"), Column("planned"), Column("runs"),
+                   Column("chosen by", least=12)),
+              [(Cell(row.method.name, "bold"), row.method.bottleneck, bool(row.priced),
+                bool(row.runs), Cell(row.method.field, "dim")) for row in rows],
+              [f"{finished} of {len(rows)} methods are planned and run; the others are "
+               "unfinished."]),
+        Table("What each does, and its published or measured gain",
+              (Column("method"), Column("what", least=20), Column("gain", least=20),
+               Column("source", least=10)),
+              [(row.method.name, row.method.what,
+                row.method.gain or Cell("gain not measured", "dim", None), row.method.source)
+               for row in rows])]
+
+
+def print_methods(rows: list[Standing], chosen: Format = "text",
+                  console: Console | None = None) -> None:
+    """Prints the methods in a format; for people what each does is sentences, and not cut."""
+    standing, gains = tables(rows)
+    if chosen != "text":
+        show([standing, gains], chosen, plain=as_plain(rows), console=console)
+        return
     from rich.padding import Padding
     from rich.text import Text
 
-    from curbcut.report.tables import Cell, Column, plain_console, print_rows
-
     console = console or plain_console()
-    answers = {True: Cell("yes", "green"), False: Cell("no", "dim")}
-    print_rows(console, [Column("method"), Column("relieves"), Column("planned"), Column("runs"),
-                         Column("chosen by", least=12)],
-               [[Cell(row.method.name, "bold"), row.method.bottleneck, answers[bool(row.priced)],
-                 answers[bool(row.runs)], Cell(row.method.field, "dim")] for row in rows])
-    console.print("\nWhat each does, and its published or measured gain", style="bold")
+    print_table(replace(standing, notes=()), console)
+    console.print(f"\n{gains.title}", style="bold")
     for row in rows:
         line = Text.assemble((row.method.name, "bold"), f": {row.method.what}; ",
                              row.method.gain or ("gain not measured", "dim"))
         if row.method.source:
             line.append(f" [{row.method.source}]", "dim")
         console.print(Padding(line, (0, 0, 0, 2)))
-    finished = sum(row.finished for row in rows)
-    console.print(f"\n{finished} of {len(rows)} methods are planned and run; the others are "
-                  "unfinished.")
+    console.print(f"\n{standing.notes[0]}")

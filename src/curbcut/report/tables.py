@@ -1,16 +1,41 @@
-"""How figures look in a console: one vocabulary for all tables.
+"""Tables: one way to say what is in them, four ways to write them.
 
-Works at 80 columns, in a pipe (no colour, 100 columns) and where a terminal knows only ASCII.
-rich is imported inside the functions: importing this module costs nothing.
+Everything in a table that people see is a frozen `Table(title, columns, rows, notes)`:
+
+    Table("Ways to pay", (Column("way"), Column("cost", unit="usd", interval=True),
+                          Column("source", least=12)),
+          [("spot", Estimate(120.0, 90.0, 170.0), "price book"), ("own", None, "no price known")],
+          notes=["prices of 2026-03"], currency="EUR")
+
+A cell is text, a number in the inner unit of its column (`units.show`: seconds, usd, kwh, bytes,
+count, fraction), an `Estimate`, True or False, None for what is not known, or a `Cell` where what a
+person reads and what a program reads (`Cell.plain`) differ. `show(tables, format)` writes them all:
+
+    text       aligned in the console's width, numbers as people read them ("4.00 min", "$1.96M");
+               a column with `interval` is two: value, and 90% interval
+    markdown   the same words between pipes
+    csv        figures in full in their inner unit (money in USD) under `Column.key`; one with
+               `interval` is KEY, KEY_low, KEY_high; what is not known is empty. Several tables:
+               each under a line with its title, parted by an empty line
+    json       {"tables": [{"title", "columns": [{"key", "title", "unit"}], "rows": [{KEY: value}],
+               "notes"}]}; an estimate is {"value", "low", "high", "basis", "source"}
+
+A verb whose JSON says more than its tables hands it as `plain` to `show`; `--json` is short for
+`--format json` (`cli.formats.add` and `cli.formats.chosen`). All works at 80 columns, in a pipe (no
+colour, 100 columns) and where a terminal knows only ASCII. rich is imported inside the functions,
+`report.formats` (Markdown, CSV, JSON) too: importing this module costs nothing.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from curbcut import units
 from curbcut.spec import UNIT_OF, Estimate
@@ -72,24 +97,43 @@ def label(section: str, kind: str) -> str:
 
 def figure(value: float | None, section: str, currency: str = "USD") -> str:
     """One value as a person reads it, in the unit of its section; "unknown" for None."""
+    return quantity(value, UNIT_OF[section], currency)
+
+
+def quantity(value: float | None, unit: str, currency: str = "USD") -> str:
+    """One value as a person reads it, given in the inner unit `unit`; "unknown" for None."""
     if value is None:
         return "unknown"
     if not math.isfinite(value):
         return "no bound" if value > 0 else "-no bound"
-    if section == "usd" and currency != "USD":
+    if unit == "usd":
         return money(value, currency)
-    if section == "tokens_per_second":
+    if unit == "tokens/s":
         return f"{units.sig(value)} tok/s"
-    return units.show(value, UNIT_OF[section])
+    return units.show(value, unit)
 
 
-def money(usd: float, currency: str) -> str:
-    """`usd` in another currency, at the facts' rate; raises UnknownName for one without a rate."""
+def money(usd: float, currency: str = "USD") -> str:
+    """`usd` in a currency, at the facts' rate; raises UnknownName for one without a rate.
+
+    From 100,000 on three digits are said, and no cents: a forecast knows no more.
+    """
+    if currency == "USD":
+        return f"${_large(usd)}" if abs(usd) >= 1e5 else units.show(usd, "usd")
     from curbcut.facts.currency import usd_per
 
     amount = usd / usd_per(currency).value
+    if abs(amount) >= 1e5:
+        return f"{_large(amount)} {currency}"
     text = f"{amount:,.2f}" if abs(amount) >= 0.1 else units.small(amount)
     return f"{text} {currency}"
+
+
+def _large(amount: float) -> str:
+    factor, letter = next((f, n) for f, n in ((1e12, "T"), (1e9, "B"), (1e6, "M"),
+                                                  (1e3, "k"))
+                          if abs(amount) >= f)
+    return f"{units.sig(amount / factor)}{letter}"
 
 
 def interval(estimate: Estimate, section: str, currency: str = "USD", *,
@@ -98,9 +142,15 @@ def interval(estimate: Estimate, section: str, currency: str = "USD", *,
 
     With `beside_value` it is not said at all where the value, printed next to it, has it too.
     """
+    return span(estimate, UNIT_OF[section], currency, beside_value=beside_value)
+
+
+def span(estimate: Estimate, unit: str, currency: str = "USD", *,
+         beside_value: bool = False) -> str:
+    """`interval` of a figure that is in the inner unit `unit`."""
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return ""
-    low, high, value = (figure(end, section, currency)
+    low, high, value = (quantity(end, unit, currency)
                         for end in (estimate.low, estimate.high, estimate.value))
     unit = _unit(low)
     if unit and unit == _unit(high):
@@ -117,11 +167,22 @@ def _unit(text: str) -> str:
     return text.lstrip("-$0123456789.,e+") if text[:1] in "-$0123456789" else ""
 
 
+Format = Literal["text", "markdown", "csv", "json"]
+Plain = str | float | bool | Estimate | None
+"""What a program reads in a cell."""
+
+
 class Cell(NamedTuple):
-    """A piece of text and its rich style."""
+    """A piece of text, its rich style, and what a program reads in its place."""
 
     text: str
     style: str = ""
+    plain: Plain | EllipsisType = ...
+    """The text itself where nothing else is said."""
+
+
+Value = Plain | Cell
+"""What may stand in a table; an int is a float."""
 
 
 class Column(NamedTuple):
@@ -129,7 +190,110 @@ class Column(NamedTuple):
 
     title: str
     right: bool = False
+    """Numbers stand on the right unasked."""
     least: int = 0
+    unit: str = ""
+    """Dimension of its numbers (`units.show`)."""
+    interval: bool | str = False
+    """Whether low and high of its estimates are said too; a heading other than "90% interval"."""
+    name: str = ""
+    """What programs call it; the title and the unit where it is empty."""
+
+    @property
+    def key(self) -> str:
+        """What programs call it: "cost" in usd is "cost_usd"."""
+        if self.name:
+            return self.name
+        words = re.sub(r"[^a-z0-9]+", "_", self.title.lower()).strip("_") or "what"
+        suffix = _SUFFIXES.get(self.unit, self.unit)
+        return f"{words}_{suffix}" if suffix and not words.endswith(suffix) else words
+
+
+_SUFFIXES = {"count": "", "fraction": "share", "flops/s": "flops_per_second",
+             "bytes/s": "bytes_per_second", "tokens/s": "tokens_per_second"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed, in every format. Keys of columns differ within a table."""
+
+    title: str
+    """Printed above it; "" for none."""
+    columns: tuple[Column, ...]
+    rows: Sequence[Sequence[Value]]
+    notes: Sequence[str] = ()
+    """Sentences below it; not in CSV."""
+    currency: str = "USD"
+    """What people read money in; programs always read USD."""
+
+
+def show(tables: Sequence[Table], chosen: Format = "text", *,
+         plain: object = None, console: Console | None = None) -> None:
+    """Prints tables in one format; JSON is of `plain` in their place where it is given."""
+    if chosen == "text":
+        console = console or plain_console()
+        for i, table in enumerate(tables):
+            if i:
+                console.print()
+            print_table(table, console)
+        return
+    from curbcut.report import formats
+
+    stream = console.file if console else sys.stdout
+    stream.write(formats.written(tables, chosen, plain))
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Prints one table as people read it: title, aligned columns, notes."""
+    from rich.text import Text
+
+    if table.title:
+        console.print(Text(table.title, "bold"))
+    columns, rows = spelt(table)
+    print_rows(console, columns, rows)
+    for note in table.notes:
+        console.print(Text(note, "dim"))
+
+
+def spelt(table: Table) -> tuple[list[Column], list[list[Cell]]]:
+    """Columns and cells as people read them; an interval that some row has is a column."""
+    columns: list[Column] = []
+    parts: list[list[Cell]] = []
+    for i, column in enumerate(table.columns):
+        values = [row[i] for row in table.rows]
+        numbers = any(isinstance(read(value), float | int | Estimate)
+                      and not isinstance(read(value), bool) for value in values)
+        columns.append(column._replace(right=column.right or numbers))
+        parts.append([_said(value, column.unit, table.currency) for value in values])
+        spans = [Cell(span(value, column.unit, table.currency, beside_value=True)
+                      if column.interval and isinstance(value, Estimate) else "")
+                 for value in values]
+        if any(cell.text for cell in spans):
+            heading = column.interval if isinstance(column.interval, str) else "90% interval"
+            columns.append(Column(heading, right=True))
+            parts.append(spans)
+    return columns, [list(row) for row in zip(*parts, strict=True)]
+
+
+def read(value: Value) -> Plain:
+    """What a program reads in a cell."""
+    if not isinstance(value, Cell):
+        return value
+    return value.text if value.plain is ... else value.plain
+
+
+def _said(value: Value, unit: str, currency: str) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, str):
+        return Cell(" ".join(value.splitlines()))
+    if isinstance(value, bool):
+        return Cell("yes", "green") if value else Cell("no", "dim")
+    if isinstance(value, int) and not unit:
+        return Cell(f"{value:,}")
+    if isinstance(value, Estimate):
+        value = value.value
+    return Cell(quantity(value, unit, currency), "" if value is not None else "dim")
 
 
 def print_rows(console: Console, columns: Sequence[Column],

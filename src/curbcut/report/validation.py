@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from curbcut.report import validation_lines
 from curbcut.report.tables import Cell, Column, plain_console, print_rows
 
 if TYPE_CHECKING:
@@ -23,10 +24,16 @@ _COLUMNS = (Column("source", least=20), Column("rows", right=True),
             Column("p90", right=True), Column("bias", right=True),
             Column("in 80%", right=True), Column("in 95%", right=True))
 _TITLES = {"throughput": "Step time", "memory": "Peak memory", "runs": "Accelerator-hours",
-           "serving": "Serving"}
+           "serving": "Serving", "energy": "Energy", "cost": "Cost"}
+_OWN_REGIME = ("energy", "cost")
+"""Kinds that know of no stack."""
 _PARTS = {"percent": "in percent of a baseline", "gb_or_gib": "in GB that may be GiB",
           "ttft": "time to first token", "tpot": "time per output token",
-          "throughput": "tokens a second"}
+          "throughput": "tokens a second", "rated": "accelerator-hours x rated power, reproduced",
+          "rated from memory": "accelerator-hours x rated power, figures from memory, reproduced",
+          "measured from memory": "figures from memory", "idle": "machines at rest",
+          "time": "time under a power cap", "inference": "joules an output token",
+          "watts": "watts of accelerators"}
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -38,9 +45,11 @@ def print_outcome(outcome: Outcome) -> None:
         if len(outcome.parts) > 1 and not (part.predictions or part.unexpressed):
             continue
         what = f"{title}, {_PARTS.get(name, name)}" if name else title
-        console.print(f"{what} ({outcome.regime.name()})")
+        regime = "" if outcome.kind in _OWN_REGIME else f" ({outcome.regime.name()})"
+        console.print(f"{what}{regime}")
         _print_part(console, part)
     _print_more(console, outcome)
+    validation_lines.print_lines(console, outcome.more)
     for part in outcome.parts.values():
         _print_left(console, part)
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from curbcut.accounts.carbon import carbon
-from curbcut.accounts.energy import JOULES_PER_KWH, energy
+from curbcut.accounts.energy import JOULES_PER_KWH, energy, idle
 from curbcut.accounts.money import money
+from curbcut.accounts.water import litres
 from curbcut.serve.engine.interface import Stats
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, measured, unknown
-from curbcut.spec.nouns import Machine, Run
+from curbcut.spec.nouns import Run
 
 CLOCK, COUNTER = "the engine's clock", "the engine's counter"
 
@@ -42,24 +43,21 @@ def account(stats: Stats, seconds: float, *, run: Run | None = None,
         return found
     modelled = modelled_kwh(run, busy, seconds - busy)
     total = found.seconds["total"]
-    return replace(found, kwh_modelled=modelled,
+    answered = stats.answer_tokens
+    joules_each = (modelled["facility"].scaled(JOULES_PER_KWH / answered) if answered
+                   else unknown("no token was answered"))
+    return replace(found, kwh_modelled=modelled, joules_per_token={"answer": joules_each},
                    usd=money(run.machine, run.place, total, modelled["facility"]),
-                   kgco2e=carbon(run.machine, run.place, total, modelled["facility"]))
+                   kgco2e=carbon(run.machine, run.place, total, modelled["facility"]),
+                   litres=litres(run.place, modelled["facility"]))
 
 
 def modelled_kwh(run: Run, busy_seconds: float, idle_seconds: float) -> Mapping[str, Estimate]:
     """Watts x time at each boundary: while busy those of work, else the machine's idle ones."""
     busy = energy(run.machine, run.place, measured(busy_seconds, CLOCK))
-    idle = energy(_at_rest(run.machine), run.place, measured(idle_seconds, CLOCK))
-    return {kind: busy[kind].plus(idle[kind], f"{busy[kind].source}; idle at rest")
+    rest = idle(run.machine, run.place, measured(idle_seconds, CLOCK))
+    return {kind: busy[kind].plus(rest[kind], f"{busy[kind].source}; idle at rest")
             for kind in busy}
-
-
-def _at_rest(machine: Machine) -> Machine:
-    """The machine with its idle power; as it is where that is not known."""
-    if not machine.watts.get("idle"):
-        return machine
-    return replace(machine, watts={"typical": machine.watts["idle"]})
 
 
 def _seconds(stats: Stats, seconds: float) -> Mapping[str, Estimate]:

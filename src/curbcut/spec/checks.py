@@ -23,6 +23,8 @@ MOST: Mapping[str, int] = {
     "recipe.global_batch": 10**8, "recipe.outer_steps": 10**6, "train.tokens": 10**16,
 }
 """Beyond these no model, text or batch is near, and a slip of the hand is."""
+MOST_SHARE: Mapping[str, float] = {"recipe.power_limit": 1.0}
+"""Shares that are of a whole."""
 MOST_ACCELERATORS = 2**20
 """More than any published machine has, by a factor of five."""
 DEGREES = ("dp_replicate", "dp_shard", "tp", "pp", "cp")
@@ -60,6 +62,8 @@ def magnitudes(values: Mapping[str, Any]) -> None:
                                  mend="give a finite number")
             if number < 0:
                 raise refuse(name, number, "is below nothing", [0])
+        if key in MOST_SHARE and value > MOST_SHARE[key]:
+            raise refuse(key, value, "is more than the whole", [MOST_SHARE[key]])
         if key in MOST and isinstance(value, int) and value > MOST[key]:
             raise refuse(key, value, "is beyond what can be planned", [MOST[key]])
 

@@ -9,7 +9,9 @@ import torch
 from curbcut.accounts.carbon import carbon
 from curbcut.accounts.energy import JOULES_PER_KWH, device_watts, energy
 from curbcut.accounts.money import money
+from curbcut.accounts.water import litres
 from curbcut.meter.memory import cuda_peak_bytes, peak_bytes
+from curbcut.physics import power
 from curbcut.physics.flops import hardware_flops_per_token, model_flops_per_token
 from curbcut.spec import Account, Estimate, Machine, measured, unknown
 from curbcut.spec.nouns import Precision
@@ -26,7 +28,7 @@ def measured_account(session: Session) -> Account:
     steps_seconds, total = session.seconds.get("steps", 0.0), seconds["total"]
     flops = model_flops_per_token(run.model, recipe.sequence_tokens) * session.tokens
     executed = hardware_flops_per_token(run.model, recipe) * session.tokens
-    modelled = energy(run.machine, run.place, total)
+    modelled = energy(run.machine, run.place, total, recipe, power.of_run(run))
     kwh = _sensed(session)
     facility = kwh["facility"] if kwh["facility"].known else modelled["facility"]
     rate = session.tokens / steps_seconds if steps_seconds else None
@@ -44,6 +46,7 @@ def measured_account(session: Session) -> Account:
         kwh=kwh, kwh_modelled=modelled,
         usd=money(run.machine, run.place, total, facility),
         kgco2e=carbon(run.machine, run.place, total, facility),
+        litres=litres(run.place, facility),
         loss=_loss(session))
 
 

@@ -12,7 +12,7 @@ TRAINED: Mapping[str, tuple[object, ...]] = {
     "ep": (1,), "shard": ("parameters",), "sequence_parallel": (False,), "pipeline": ("1f1b",),
     "virtual_stages": (1,), "context": ("ring",), "recompute": ("none",), "offload": ("none",),
     "chunked_loss": (True,), "outer_steps": (1,), "optimiser": ("adamw", "muon"),
-    "precision": ("bf16", "fp32", "tf32"),
+    "precision": ("bf16", "fp32", "tf32"), "power_limit": (1.0,),
 }
 """Values of recipe fields that training knows; the other values are priced only."""
 

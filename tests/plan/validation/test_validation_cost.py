@@ -7,7 +7,8 @@ import pytest
 from curbcut.accounts.epoch import three
 from curbcut.errors import InputError
 from curbcut.facts import epoch
-from curbcut.plan.validation.cost import TOLERANCE, validate_cost
+from curbcut.plan.validation.cost import validate_cost
+from curbcut.plan.validation.cost_epoch import TOLERANCE
 from curbcut.plan.validation.outcome import Regime
 
 REGIME = Regime()

@@ -1,0 +1,297 @@
+"""The whole way back: a draft with limits in, the best complete run out, with what it beat."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from curbcut import units
+from curbcut.errors import InputError
+from curbcut.facts.currency import usd_per
+from curbcut.plan import machines, rules
+from curbcut.plan.backwards import family, fleets, impossible
+from curbcut.plan.backwards.build import build
+from curbcut.plan.backwards.choices import Choices
+from curbcut.plan.backwards.exact import Exact, TooLittle, exact, least, spent
+from curbcut.plan.backwards.fleets import Fleet
+from curbcut.plan.backwards.front import front, runners_up
+from curbcut.plan.backwards.points import Point, point
+from curbcut.plan.backwards.question import COSTS, Question, Traffic, of_limits
+from curbcut.plan.backwards.solve import Shadow, Solution, binds, shadows, solve
+from curbcut.plan.calibration import Pair, correction
+from curbcut.plan.resolve import DIMENSIONS, machine_of, place_of, table
+from curbcut.plan.search_draft import on_machine
+from curbcut.spec import checks, codec
+from curbcut.spec.draft import Draft
+from curbcut.spec.estimate import Estimate
+from curbcut.spec.nouns import Limits, Machine, ModelShape, Place
+
+FINALISTS = 3
+"""Rows of the coarse table that are searched and resolved exactly."""
+WITHIN = 0.01
+"""Relative distance from the best row within which rows are finalists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked beside the draft."""
+
+    names: Sequence[str] = (fleets.ANY,)
+    """Machines to choose from: fleets ("8xH100"), "here", or "any" for all with a price."""
+    any_zone: bool = False
+    """Whether the place may be chosen too; else it stays."""
+    contracts: Sequence[str] = ()
+    """Ways to rent to choose from; empty for the draft's own."""
+    traffic: Traffic | None = None
+    multiplier: Estimate | None = None
+    """Of the project over this run, where the budget is the project's."""
+    experts: bool = True
+    """Whether shapes with experts are among the choices."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a budget buys."""
+
+    question: Question
+    best: Exact
+    chosen: Point
+    """The best as the coarse table has it: with what serving costs."""
+    binds: tuple[str, ...]
+    shadows: tuple[Shadow, ...]
+    front: tuple[Point, ...]
+    runners_up: tuple[Point, ...]
+    solution: Solution
+    machines: int
+    """Machines that were compared: accelerators in so many counts."""
+    priced: int
+    """Rows that the physics priced."""
+
+    @property
+    def spent(self) -> Mapping[str, float | None]:
+        """What the run and its serving take, by `question.COSTS`, as the run's forecast has it."""
+        life = self.serving
+        return {name: None if value is None else value + life.get(name, 0.0)
+                for name, value in spent(self.best.account).items()}
+
+    @property
+    def serving(self) -> Mapping[str, float]:
+        """What serving costs, by `question.COSTS`; empty without traffic."""
+        if self.question.traffic is None:
+            return {}
+        return dict(zip(COSTS, map(float, self.solution.choices.life[self.best.row]), strict=True))
+
+
+def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
+              pairs: Iterable[Pair] = ()) -> Answer:
+    """The model, tokens, machine, recipe and place of the lowest expected loss in the draft's
+    limits; or, with `limits.loss`, of the least life-cycle money.
+
+    Raises InputError for what cannot be, with the smallest budget that can; UnknownName for a
+    machine or zone that is not known.
+    """
+    pairs, draft = list(pairs), draft.with_preset()
+    checks.magnitudes(draft.values)
+    draft, found = _fleets(draft, wish, here)
+    question = _question(draft, wish, found, here)
+    shapes = _shapes(draft, found, wish)
+    learned = {} if here is None else {here.name: correction(
+        here, rules.precision(here)[0], pairs)}
+    built = functools.partial(build, fleets=found, shapes=shapes,
+                              recipe_fields=table(draft, "recipe"), learned=learned)
+    choices = built(question)
+    solution = solve(choices)
+
+    def exactly(found: Choices, row: int, tokens: float) -> Mapping[str, float]:
+        return least(_drafted(draft, found, row, wish), found, row, tokens, here=here,
+                     pairs=pairs)
+
+    best = _finals(draft, solution, wish, here, pairs) if solution.found else None
+    if best is None:
+        raise impossible.error(choices, table(draft, "limits"), built, exactly)
+    solution = replace(solution, row=best.row)
+    return Answer(question, best, point(choices, best.row, best.tokens), tuple(binds(solution)),
+                  tuple(shadows(solution)), tuple(front(solution)),
+                  tuple(runners_up(solution)), solution,
+                  sum(len(one.machines) for one in choices.fleets),
+                  sum(one.priced for one in {id(one): one for one in choices.tables}.values()))
+
+
+def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> tuple[Draft, list[Fleet]]:
+    """The machines to choose from, at their places; and the draft with the zone that was chosen."""
+    groups: list[tuple[list[Machine], Place]] = []
+    for name in wish.names:
+        if name.casefold() == fleets.ANY:
+            place = _place(draft, "1xH100", here, wish)
+            groups += [(one, place) for one in fleets.any_machines()]
+        else:
+            one = machine_of(on_machine(draft, name) if name else draft, here)
+            machine = machines.build(table(one, "machine"))
+            checks.machine(machine)
+            groups.append(([machine], _place(draft, machine.name, here, wish)))
+    limit = draft.get("recipe.power_limit", 1.0)
+    found = [fleets.fleet(group, place, limit) for group, home in groups for place in _contracts(
+        home, wish)]
+    priced = fleets.priced(found)
+    asked_money = draft.has("limits.money") or draft.has("limits.loss")
+    kept = priced if asked_money or len(found) > 1 else found
+    if not kept:
+        raise InputError(f"no price of {found[0].machines[0].name} is known: "
+                         f"{found[0].rates[0]['usd'].source}", where="place",
+                         mend="set place.usd_per_accelerator_hour, or name another machine")
+    return draft, kept
+
+
+def _place(draft: Draft, name: str, here: Machine | None, wish: Wish) -> Place:
+    named = on_machine(draft, name) if not machines.is_here(name) else draft
+    kept = {key: value for key, value in named.values.items()
+            if not (wish.any_zone and key == "place.zone")}
+    placed = place_of(Draft(kept, named.origins))
+    place: Place = codec.build(Place, table(placed, "place"), "place")
+    return replace(place, zone=fleets.cleanest_zone(place)) if wish.any_zone else place
+
+
+def _contracts(place: Place, wish: Wish) -> list[Place]:
+    if not wish.contracts or place.tenure != "rent":
+        return [place]
+    return [replace(place, contract=one) for one in wish.contracts]  # type: ignore[arg-type]
+
+
+def _question(draft: Draft, wish: Wish, found: Sequence[Fleet],
+              here: Machine | None) -> Question:
+    limits: Limits = codec.build(Limits, table(draft, "limits"), "limits")
+    at_hand = here is not None and found[0].machines[0] == here
+    text = draft.get("train.text", "python-stdlib" if at_hand else "")
+    return of_limits(limits, loss=limits.loss, text_bytes=draft.get("train.text_bytes", 0),
+                     token_worth=draft.get("train.token_worth", 1.0), text=text,
+                     traffic=wish.traffic, multiplier=wish.multiplier)
+
+
+def _shapes(draft: Draft, found: Sequence[Fleet], wish: Wish) -> list[ModelShape]:
+    """The model that was given, or the family with the dimensions that were."""
+    model = {k: v for k, v in table(draft, "model").items() if k != "preset"}
+    if all(name in model for name in DIMENSIONS):
+        whole: ModelShape = codec.build(ModelShape, table(draft, "model"), "model")
+        checks.shape(whole)
+        return [whole]
+    context = model.get("context_tokens", 0)
+    if not context and all(one.machines[0].kind == "cpu" for one in found):
+        context = 1024
+    shapes = list(family.family(context, experts=wish.experts))
+    if not model:
+        return shapes
+    from curbcut.plan.search import valid
+
+    changed = [replace(one, **model) for one in shapes]
+    return valid([one for one in dict.fromkeys(changed)
+                  if one.parameters >= rules.LEAST_PARAMETERS])
+
+
+def _finals(draft: Draft, solution: Solution, wish: Wish, here: Machine | None,
+            pairs: list[Pair]) -> Exact | None:
+    """The best of a few rows, each searched and resolved exactly; none where the limits turn out
+    to have room for none. Raises InputError where something else ends all of them.
+    """
+    choices, ended = solution.choices, []
+    failure: InputError | None = None
+    for row in _finalists(solution):
+        try:
+            ended.append(exact(_drafted(draft, choices, row, wish), choices, row,
+                               float(solution.tokens[row]), here=here, pairs=pairs))
+        except TooLittle:
+            continue
+        except InputError as error:
+            failure = error
+    if not ended and failure is not None:
+        raise failure
+    if not ended:
+        return None
+    wanted = choices.question.loss
+
+    def order(one: Exact) -> float:
+        if wanted is None:
+            return one.bits
+        usd = one.account.usd["total"].value
+        return float(choices.life[one.row, 0]) + (usd if usd is not None else float("inf"))
+
+    return min(ended, key=order)
+
+
+def _finalists(solution: Solution) -> list[int]:
+    """The best rows, no machine with its shape's neighbour twice."""
+    choices, score = solution.choices, solution.score
+    best = score[solution.row]
+    order = np.lexsort((solution.costs[:, 3], solution.costs[:, 0], score))
+    found: list[int] = []
+    seen: set[tuple[str, str]] = set()
+    for row in map(int, order[:200]):
+        if not score[row] <= best * (1 + WITHIN) or len(found) == FINALISTS:
+            break
+        key = (choices.machine(row).accelerator, choices.place(row).contract)
+        if key not in seen:
+            found.append(row)
+        seen.add(key)
+    return found
+
+
+def _drafted(draft: Draft, choices: Choices, row: int, wish: Wish) -> Draft:
+    """The draft of one row: its machine, place, limits and traffic; who chose them is said."""
+    machine, place, question = choices.machine(row), choices.place(row), choices.question
+    many = len(wish.names) > 1 or fleets.ANY in wish.names
+    if many:
+        draft = on_machine(draft, machine.name,
+                           f"plan: lowest expected loss of {len(choices.fleets)} kinds of machine")
+    elif wish.names[0]:
+        draft = on_machine(draft, wish.names[0], draft.origins.get("machine.name", "command line"))
+    if wish.any_zone:
+        draft = draft.with_values({"place.zone": place.zone}, "plan: least carbon a kWh",
+                                  override=True)
+    if wish.contracts:
+        draft = draft.with_values({"place.contract": place.contract}, "plan: cheapest asked",
+                                  override=True)
+    if "seconds" in question.assumed:
+        draft = draft.with_values({"limits.seconds": question.limits["seconds"]},
+                                  "plan: nobody said how long; a month is assumed")
+    if (money := draft.get("limits.money")) is not None:
+        draft = draft.with_values({"place.currency": money.currency}, "plan: the budget's")
+    draft = _with_shares(draft, choices, row)
+    return _with_traffic(draft, question, choices, row)
+
+
+def _with_shares(draft: Draft, choices: Choices, row: int) -> Draft:
+    """The run's own limits: what the rest of the project and serving leave of what was said."""
+    question, life = choices.question, choices.life[row]
+    multiplier = question.multiplier.value or 1.0
+    for i, (name, key) in enumerate((("usd", "money"), ("kwh", "kwh"), ("kgco2e", "kgco2e"))):
+        said = draft.get(f"limits.{key}")
+        if said is None or (multiplier == 1.0 and life[i] == 0):
+            continue
+        left = question.limits[name] - float(life[i])
+        value: Any = left
+        if name == "usd":
+            value = units.Money(left / usd_per(said.currency).value, said.currency)
+        why = [f"over {multiplier:.2f} for the project"] if multiplier != 1.0 else []
+        why += ["without serving"] if life[i] else []
+        draft = draft.with_values({f"limits.{key}": value},
+                                  f"plan: this run's share of {said}: {', '.join(why)}",
+                                  override=True)
+    return draft
+
+
+def _with_traffic(draft: Draft, question: Question, choices: Choices, row: int) -> Draft:
+    traffic = question.traffic
+    if traffic is None:
+        return draft
+    rate = traffic.tokens_per_second / traffic.job.output_tokens
+    draft = draft.with_values({"serve.requests_per_second": rate, "serve.months":
+                               traffic.job.months}, "command line", override=True)
+    ranks, replicas = (int(one) for one in choices.servers[row])
+    here = max(1, choices.machine(row).accelerators // ranks)
+    return draft.with_values({
+        "serve.tensor_parallel": min(ranks, choices.machine(row).accelerators),
+        "serve.replicas": min(replicas, here)},
+        f"plan: {replicas} of {ranks} accelerators are needed")

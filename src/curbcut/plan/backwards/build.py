@@ -1,0 +1,97 @@
+"""From a question and machines to its choices: the first stage's physics."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from curbcut.errors import InputError
+from curbcut.plan import layout
+from curbcut.plan.backwards import serving, table
+from curbcut.plan.backwards.choices import MOST_TOKENS, Choices, choices
+from curbcut.plan.backwards.fleets import Fleet
+from curbcut.plan.backwards.law import Law
+from curbcut.plan.backwards.question import COSTS, Question
+from curbcut.plan.backwards.table import Table
+from curbcut.plan.calibration import Correction
+from curbcut.spec.nouns import ModelShape
+
+SMALLER, LARGER = 40.0, 6.0
+"""How far from the training-optimal size shapes are priced: smaller ones for less money on the
+front and for serving, larger ones for text that ends."""
+REACHING = 60.0
+"""Times the smallest model that could reach a loss, up to which larger ones are priced: it would
+take endless tokens, and the cheapest is a few times as large."""
+BUSY = 0.5
+"""Share of the peak that no training exceeds, for that size alone."""
+OPTIMAL = 120.0
+"""C = 6 N D at D = 20 N: FLOPs over N squared."""
+
+
+def build(question: Question, fleets: Sequence[Fleet], shapes: Sequence[ModelShape],
+          recipe_fields: Mapping[str, Any] | None = None,
+          learned: Mapping[str, Correction] | None = None) -> Choices:
+    """Prices every fleet. Raises InputError where no rate of any of them is known."""
+    fields, learned = dict(recipe_fields or {}), learned or {}
+    near = _near(question, fleets, shapes)
+    by_accelerator: dict[str, Fleet] = {}
+    for one in fleets:
+        by_accelerator.setdefault(one.accelerator, one)
+
+    def work(one: Fleet) -> Table | None:
+        base, _ = layout.base_recipe(near[0], one.machines[0], fields)
+        known = learned.get(one.machines[0].name, Correction())
+        factor = known.time.value if known.time and known.time.value else 1.0
+        return table.priced(one.machines, near, base, factor, known.memory_factor)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = dict(zip(by_accelerator, pool.map(work, by_accelerator.values()), strict=True))
+    kept = [one for one in fleets if found[one.accelerator] is not None]
+    if not kept:
+        names = ", ".join(sorted({one.machines[0].name for one in fleets}))
+        raise InputError(f"no matmul rate of {names} is known", where="machine",
+                         mend="set machine.peak_flops, or run `curbcut doctor` on it")
+    tables = [mine for one in kept if (mine := found[one.accelerator]) is not None]
+    served = {}
+    if question.traffic is not None:
+        served = {one.accelerator: serving.served(near, one.machines[-1], mine.recipe.precision,
+                                                  question.traffic)
+                  for one, mine in zip(kept, tables, strict=True)}
+    return choices(question, kept, tables, served, near)
+
+
+def _near(question: Question, fleets: Sequence[Fleet],
+          shapes: Sequence[ModelShape]) -> tuple[ModelShape, ...]:
+    """Shapes within reach of what any fleet could train in the limits, or of the wanted loss."""
+    if len(shapes) == 1:
+        return tuple(shapes)
+    if question.loss is not None:
+        return _reaching(question, question.loss, shapes)
+    flops = 0.0
+    for fleet in fleets:
+        for machine, rates in zip(fleet.machines, fleet.rates, strict=True):
+            peak = max([*machine.peak_flops.values(), *machine.measured_flops.values()], default=0)
+            seconds = min(question.planned(name) / (rates[name].value or math.inf)
+                          for name in COSTS)
+            flops = max(flops, BUSY * peak * machine.accelerators * seconds)
+    best = math.sqrt(flops / OPTIMAL)
+    found = [one for one in shapes
+             if best / SMALLER <= one.active_parameters <= LARGER * best]
+    return tuple(found or [min(shapes, key=lambda one: one.parameters)])
+
+
+def _reaching(question: Question, loss: float,
+              shapes: Sequence[ModelShape]) -> tuple[ModelShape, ...]:
+    """Shapes that reach a loss on endless tokens, up to far larger ones; all where none does."""
+    best = Law(shapes, question, "muon").bits(np.full(len(shapes), MOST_TOKENS),
+                                              np.arange(len(shapes)))
+    able = [one.active_parameters for one, bits in zip(shapes, best, strict=True) if bits <= loss]
+    if not able:
+        return tuple(shapes)
+    return tuple(one for one in shapes
+                 if min(able) <= one.active_parameters <= REACHING * min(able))

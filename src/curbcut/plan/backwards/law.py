@@ -1,0 +1,53 @@
+"""The expected loss of many shapes and token counts at once: `loss.law` over columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curbcut.plan.backwards.question import MOST_EPOCHS, Question
+from curbcut.plan.loss import law, learned
+from curbcut.plan.loss.text import bytes_per_token
+from curbcut.spec.nouns import ModelShape
+
+Floats = NDArray[np.float64]
+
+
+class Law:
+    """Bits a byte of `shapes` under the question's text, trained with one optimiser."""
+
+    def __init__(self, shapes: Sequence[ModelShape], question: Question, optimiser: str) -> None:
+        def column(values: Sequence[float]) -> Floats:
+            return np.array(values, np.float64)
+
+        text = question.text
+        self.parameters = column([one.active_parameters for one in shapes])
+        self.expanded = column([law.expansion(one) for one in shapes])
+        self.bytes = column([bytes_per_token(one.vocab, text) for one in shapes])
+        self.worth = column([learned.taught_worth(
+            text, optimiser, float(one.active_parameters), question.token_worth).value or 1.0
+            for one in shapes])
+        self.factor = learned.prior(text, optimiser).value or 1.0
+        self.unique = question.text_bytes / self.bytes if question.text_bytes else None
+
+    @property
+    def most_tokens(self) -> Floats:
+        """Tokens beyond which the text teaches little more; infinite for endless text."""
+        if self.unique is None:
+            return np.full(len(self.parameters), np.inf)
+        return MOST_EPOCHS * self.unique
+
+    def unique_tokens(self, place: int) -> float | None:
+        """Different tokens at hand for one shape; None for no end of them."""
+        return None if self.unique is None else float(self.unique[place])
+
+    def bits(self, tokens: Floats, places: NDArray[np.intp]) -> Floats:
+        """Expected bits a byte after `tokens` of the shapes at `places`."""
+        own = self.bytes[places]
+        unique = None if self.unique is None else law.law_tokens(self.unique[places], own)
+        nats = law.nats(self.parameters[places], law.law_tokens(tokens, own),
+                        unique_tokens=unique, worth=self.worth[places],
+                        expanded=self.expanded[places])
+        return np.asarray(self.factor * law.bits_per_byte(nats), np.float64)

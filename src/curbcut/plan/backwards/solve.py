@@ -1,0 +1,174 @@
+"""The best of all choices within the limits, what binds it, and what one more of each would buy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curbcut.plan import rules
+from curbcut.plan.backwards.choices import Choices
+from curbcut.plan.backwards.question import COSTS, Question
+
+Floats = NDArray[np.float64]
+
+STEP = 0.01
+"""Share of a limit by which it is raised for its shadow price."""
+LARGE_STEP = 0.1
+"""Share for what people are told that it buys."""
+BINDS_WITHIN = 0.02
+"""Limits that allow at most so much more than the tightest bind too."""
+MEMORY_GAIN = 0.005
+"""Share of the loss that endless memory would have to save to be said to bind."""
+ALIKE = 1e-9
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a limit is worth at the margin. Gains are bits a byte; for a target loss, dollars."""
+
+    name: str
+    """By `question.NAMES`."""
+    limit: float
+    """In the unit of `COSTS`, of bytes for data."""
+    per_unit: float
+    """Gain by one more unit: the slope over `STEP`."""
+    tenth: float
+    """Gain by a tenth more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The best row, and every row's tokens and loss."""
+
+    choices: Choices
+    row: int
+    tokens: Floats
+    bits: Floats
+    """Bits a byte of each row; infinite for one that cannot be."""
+    score: Floats
+    """What is least: bits a byte, or dollars where a loss is wanted."""
+    costs: Floats
+
+    @property
+    def found(self) -> bool:
+        """Whether any row is possible."""
+        return bool(np.isfinite(self.score[self.row]))
+
+
+def solve(choices: Choices) -> Solution:
+    """Lowest loss within the limits; least life-cycle money where a loss is wanted. Equals are
+    told apart by money, then time.
+    """
+    if choices.question.loss is not None:
+        return _cheapest(choices, choices.question.loss)
+    tokens, bits = choices.most()
+    costs = choices.costs(np.maximum(tokens, 0.0))
+    return Solution(choices, _best(bits, costs), tokens, bits, bits, costs)
+
+
+def _cheapest(choices: Choices, loss: float) -> Solution:
+    tokens = choices.needed(loss)
+    costs = choices.costs(tokens)
+    limits = np.array([choices.question.planned(name) for name in COSTS])
+    bits = choices.bits(np.where(np.isfinite(tokens), tokens, 0.0))
+    inside = np.isfinite(bits) & ((costs <= limits * (1 + ALIKE)) | np.isinf(limits)).all(1)
+    score = np.where(inside, costs[:, 0], np.inf)
+    return Solution(choices, _best(score, costs), tokens, np.where(inside, bits, np.inf), score,
+                    costs)
+
+
+def _best(score: Floats, costs: Floats) -> int:
+    order = np.lexsort((costs[:, 3], costs[:, 0], score))
+    return int(order[0])
+
+
+def binds(solution: Solution) -> list[str]:
+    """What keeps the best from being better, tightest first, by `question.NAMES`."""
+    choices, row = solution.choices, solution.row
+    bounds = choices.bounds()[row]
+    names = (*COSTS, "data")
+    if choices.question.loss is not None:
+        found = ["loss"]
+    else:
+        least = bounds.min()
+        found = [names[i] for i in np.argsort(bounds, kind="stable")
+                 if np.isfinite(bounds[i]) and bounds[i] <= least * (1 + BINDS_WITHIN)]
+    if _roomier(solution) < solution.score[row] * (1 - MEMORY_GAIN):
+        found.append("memory")
+    sizes = [one.active_parameters for one in choices.shapes]
+    mine = choices.shape(row).active_parameters
+    if len(sizes) > 1 and mine == max(sizes):
+        found.append("law")
+    return found
+
+
+def _roomier(solution: Solution) -> float:
+    """The best score if every layout fitted its machine."""
+    roomy = replace(solution.choices, per_token=solution.choices.roomy_per_token)
+    again = solve(roomy)
+    return float(again.score[again.row])
+
+
+def shadows(solution: Solution) -> Iterator[Shadow]:
+    """The worth of each limit, of the text, and of the target loss."""
+    question = solution.choices.question
+    for name, limit in question.limits.items():
+        yield _shadow(solution, name, limit, functools.partial(_raised, question, name))
+    if question.text_bytes:
+        yield _shadow(solution, "data", question.text_bytes, lambda share: replace(
+            question, text_bytes=question.text_bytes * (1 + share)))
+    if question.loss is not None:
+        wanted = question.loss
+        yield _shadow(solution, "loss", wanted, lambda share: replace(
+            question, loss=wanted * (1 + share)))
+
+
+def _raised(question: Question, name: str, share: float) -> Question:
+    """The question with so much more of one limit."""
+    return replace(question, limits={**question.limits, name: question.limits[name] * (1 + share)})
+
+
+def _shadow(solution: Solution, name: str, limit: float,
+            raised: Callable[[float], Question]) -> Shadow:
+    before = float(solution.score[solution.row])
+
+    def gain(share: float) -> float:
+        again = solve(solution.choices.with_question(raised(share)))
+        return max(0.0, before - float(again.score[again.row]))
+
+    return Shadow(name, limit, gain(STEP) / (STEP * limit), gain(LARGE_STEP))
+
+
+def least_needs(choices: Choices) -> tuple[int | None, Mapping[str, float]]:
+    """The row that becomes possible with the least growth of limits, and what each limit must be
+    for it; no row where none ever does.
+    """
+    question = choices.question
+    limits = np.array([question.limits.get(name, np.inf) for name in COSTS])
+    tokens = choices.needed(question.loss) if question.loss is not None else (
+        _least_tokens(choices))
+    with np.errstate(invalid="ignore"):
+        needs = choices.costs(tokens) / rules.LIMIT_MARGIN
+        shares = np.where(np.isinf(limits), 1.0, np.maximum(needs / limits, 1e-3))
+    tokens = np.where(tokens <= choices.law.most_tokens[choices.of_shape], tokens, np.inf)
+    able = np.isfinite(tokens) & np.isfinite(choices.per_token) & np.isfinite(shares).all(1)
+    growth = np.where(able, np.log(np.where(able[:, None], np.maximum(shares, 1.0), 1.0)).sum(1),
+                      np.inf)
+    if not able.any():
+        return None, {}
+    row = int(np.lexsort((needs[:, 0], growth))[0])
+    return row, dict(zip(COSTS, map(float, needs[row]), strict=True))
+
+
+def _least_tokens(choices: Choices) -> Floats:
+    """Tokens below which a row is no training: enough steps, and enough for its ranks."""
+    low, high = np.full(len(choices.per_token), 0.0), np.full(len(choices.per_token), 40.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        enough = np.isfinite(choices.bits(np.exp(middle)))
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.asarray(np.exp(high), np.float64)

@@ -1,0 +1,1 @@
+"""Each method as a lever: the run priced again with it, alone and in the best order."""

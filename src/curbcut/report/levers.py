@@ -1,0 +1,181 @@
+"""The waterfall of levers as tables: the best order, what was left, and the evidence of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from curbcut.facts.levers import Evidence
+from curbcut.report.tables import (
+    Cell,
+    Column,
+    Format,
+    Table,
+    Value,
+    plain_console,
+    print_table,
+    quantity,
+    show,
+)
+from curbcut.spec import Estimate, codec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from curbcut.plan.levers.result import LeverResult, Waterfall
+
+MAYBE = "may be none"
+_WHY = {"costs": "costs more", "does not fit": "does not fit: ", "what-if": "what-if: "}
+
+
+def tables(found: Waterfall, *, evidence: bool = True) -> list[Table]:
+    """The tables of one waterfall; the last, with `evidence`, says what was published."""
+    made = [_order(found), _others(found)]
+    if evidence:
+        made.append(_evidence(found))
+    return [table for table in made if table.rows]
+
+
+def _order(found: Waterfall) -> Table:
+    unit, currency = found.unit.dimension, found.unit.currency
+    rows: list[list[Value]] = [
+        [str(one.order), Cell(one.name, "bold"), _share(one), _figure(one.marginal, found),
+         _figure(one.after, found), MAYBE if one.uncertain else "",
+         _hidden(one.group), _hidden("; ".join(one.changed))] for one in found.steps]
+    columns = (
+        Column("#", name="order"), Column("lever"),
+        Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
+        Column("after the others", right=True, unit=unit, interval=True,
+               name="saves_after_the_others"),
+        Column("then", right=True, unit=unit, name="whole_after"), Column("", name="uncertain"),
+        Column("", name="group"), Column("", name="sets"))
+    ends = [_short(one.value, found) for one in (found.start, found.end)]
+    title = (f"Levers of {found.run}, {found.scope}: {ends[0]} to {ends[1]}, "
+             f"{found.factor:.3g} x less")
+    notes = [f"The whole is {found.what}."]
+    if not rows:
+        return Table(title, (Column("lever"),), [["none saves"]], notes, currency)
+    notes.append("Each is priced again on top of those above it; intervals (90%) are of the "
+                 "difference: what both runs have in common cancels.")
+    return Table(title, columns, rows, notes, currency)
+
+
+def _figure(value: Estimate | float | None, found: Waterfall) -> Cell:
+    """A figure that people read to three digits, and programs in full."""
+    middle = value.value if isinstance(value, Estimate) else value
+    return Cell(_short(middle, found), "", value)
+
+
+def _short(value: float | None, found: Waterfall) -> str:
+    """Three digits: a forecast of thousands knows no cents."""
+    large = value is not None and abs(value) >= 1000
+    said = quantity(float(f"{value:.3g}") if large else value, found.unit.dimension,
+                    found.unit.currency)
+    return said.replace(".00", "") if large and found.unit.dimension == "usd" else said
+
+
+def _share(one: LeverResult) -> Value:
+    return Cell("", "", None) if one.alone_share is None else one.alone_share
+
+
+def _hidden(text: str) -> Cell:
+    """What the text says elsewhere, in its list."""
+    return Cell("", "", text)
+
+
+def _others(found: Waterfall) -> Table:
+    rows = [[one.name, one.status, _share(one), _reason(one), _hidden(one.group)]
+            for one in found.results if one.order is None]
+    columns = (Column("lever"), Column("status"),
+               Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
+               Column("why", least=24), Column("", name="group"))
+    return Table("Not in the order", columns, rows, (), found.unit.currency)
+
+
+def _reason(one: LeverResult) -> str:
+    why = f"{_WHY.get(one.status, '')}{one.reason}"
+    changed = "; ".join(one.changed)
+    if one.status in ("costs", "instead", "what-if") and changed:
+        return f"{changed}; {why}" if why else changed
+    return why
+
+
+def _evidence(found: Waterfall) -> Table:
+    rows: list[list[Value]] = [
+        [one.name, _ours(one), row.resource, _factor(row), row.kind, row.quote, row.baseline,
+         row.year, row.scale, row.regime, row.source]
+        for one in found.results for row in one.evidence]
+    columns = (Column("lever"), Column("here", name="factor_here"), Column("of", name="resource"),
+               Column("published", interval=False, name="factor_published"), Column("kind"),
+               Column("as it was stated", least=24, name="quote"),
+               Column("baseline", least=1), Column("year", least=1), Column("scale", least=1),
+               Column("regime", least=1), Column("source", least=10))
+    return Table("Evidence: what we price of this run, beside what was published", columns, rows)
+
+
+def _ours(one: LeverResult) -> Cell:
+    """How many times less of the unit the lever alone comes to here."""
+    share = one.alone_share
+    if share is None or share.value is None or share.value >= 1:
+        return Cell("", "", None)
+    factor = 1 / (1 - share.value)
+    return Cell(f"{factor:.3g} x", "", factor)
+
+
+def _factor(row: Evidence) -> Cell:
+    if row.factor is None:
+        return Cell("", "", None)
+    ends = "" if row.low == row.high else f" ({row.low:g}..{row.high:g})"
+    return Cell(f"{row.factor:g} x{ends}", "", row.factor)
+
+
+def as_plain(found: Sequence[Waterfall]) -> dict[str, Any]:
+    """Waterfalls for programs; figures in the inner unit (money in USD)."""
+    made = []
+    for one in found:
+        plain: dict[str, Any] = codec.plain(one)
+        made.append(plain | {"factor": one.factor})
+    return {"waterfalls": made}
+
+
+def show_levers(found: Sequence[Waterfall], chosen: Format = "text", *, evidence: bool = False,
+                console: Console | None = None) -> None:
+    """Prints waterfalls in a format. As text, the evidence of levers that were taken is a list;
+    with `evidence` that of all.
+    """
+    if chosen != "text":
+        show([table for one in found for table in tables(one)], chosen,
+             plain=as_plain(found) if chosen == "json" else None, console=console)
+        return
+    console = console or plain_console()
+    for i, one in enumerate(found):
+        if i:
+            console.print()
+        first, *rest = tables(one, evidence=False)
+        print_table(first, console)
+        _print_evidence(one, evidence, console)
+        for table in rest:
+            console.print()
+            print_table(table, console)
+
+
+def _print_evidence(found: Waterfall, every: bool, console: Console) -> None:
+    """What each lever sets, comes to here, and was published to come to."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    shown = [one for one in found.results if one.order is not None or (every and one.evidence)]
+    if shown:
+        console.print("\nWhat each sets and comes to here alone, and what was published of it",
+                      style="bold")
+    for one in shown:
+        line = Text.assemble((one.name, "bold"), f" ({one.group}): {one.what}")
+        if one.changed and one.order is not None:
+            line.append(f"; sets {'; '.join(one.changed)}")
+        ours = _ours(one).text
+        if ours:
+            line.append(f"; here {ours}", "bold")
+        for row in one.evidence:
+            line.append(f"; {row.quote}")
+            line.append(f" [{row.kind}: {row.source}]", "dim")
+        console.print(Padding(line, (0, 0, 0, 2)))
