@@ -136,6 +136,7 @@ def test_traffic_of_a_whole_run_is_served_in_its_plan(capsys):
 
 @pytest.mark.parametrize(("options", "said"), [
     (["--model", "curb-4m", "--tokens", "1M", "--on", "1xH100", "--project"], "project's lines"),
+    (["--search", "--model", "curb-4m", "--on", "1xH100", "--project"], "project's lines"),
     (["--budget", "0.00001 EUR"], "smallest feasible budget is"),
     (["--budget", "5 EURO"], "'EUR'"), (["--budget", "5 EUR", "--zone", "FRX"], "'FRA'"),
     (["--budget", "5 EUR", "--on", "8xH10O,1xA100"], "'H100'"),

@@ -45,6 +45,8 @@ KEYS = {
     "calibration_spreads": ("name", "level"),
     "stacks": ("software", "feature", "since"),
     "levers": ("lever", "source", "quote"),
+    "capability": ("task", "day"),
+    "progress": ("name",),
     "collectives": ("cluster", "kind", "nodes"),
 }
 

@@ -63,3 +63,11 @@ def test_columns_are_replaced_in_a_copy() -> None:
     changed = columns.with_columns(tp=np.array([1.0, 2.0]))
     assert list(changed.tp) == [1, 2] and list(columns.tp) == [1, 1]
     assert list(changed.global_batch) == [4, 4]
+
+
+def test_a_name_that_no_row_has_gives_flags_of_the_columns_own_shape():
+    upright = numbers.Choice(np.array([[0], [1]], np.int8), ("full", "none"))
+    for name in ("full", "none", "selective"):
+        assert (upright == name).shape == (2, 1)
+        assert (upright != name).shape == (2, 1)
+    assert not (upright == "selective").any()

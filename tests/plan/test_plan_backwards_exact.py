@@ -67,6 +67,22 @@ def test_the_exact_plan_is_no_worse_than_the_coarse_one():
     assert one.bits <= solution.score[solution.row] * 1.002
 
 
+@pytest.mark.parametrize("usd", [2.0, 60.0])
+def test_no_row_near_the_best_is_better_when_all_are_searched_exactly(usd):
+    names = ("1xH100", "4xA100")
+    found = answer(Wish(names=names), limits={"money": f"{usd} USD"})
+    solution, lowest = found.solution, found.best.bits
+    near = [int(row) for row in (solution.score <= 1.02 * solution.score.min()).nonzero()[0]]
+    pairs = {(solution.choices.machine(row).name, solution.choices.shape(row)): row
+             for row in sorted(near, key=lambda row: -solution.score[row])}
+    assert len(pairs) > 2
+    for (name, _), row in pairs.items():
+        one = exact(draft(machine={"name": name}, limits={"money": f"{usd} USD"}),
+                    solution.choices, row, float(solution.tokens[row]))
+        lowest = min(lowest, one.bits)
+    assert found.best.bits <= 1.004 * lowest
+
+
 def test_a_wanted_loss_is_reached_for_the_least_money():
     found = answer(limits={"loss": 0.95})
     assert found.best.bits <= 0.95

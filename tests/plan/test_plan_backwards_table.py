@@ -156,3 +156,10 @@ def test_a_power_limit_takes_time_and_saves_energy():
     assert (held.per_token[rows] > free.per_token[rows]).all()
     joules = [one.per_token[rows] * one.rates[rows, 1] for one in (free, held)]
     assert (joules[1] < joules[0]).all()
+
+
+def test_an_accelerator_without_a_purchase_price_is_not_owned_for_its_energy_alone():
+    own = Place(tenure="own")
+    known, missing = (fleets.fleet([machine(name)], own) for name in ("1xH100", "1xGB300"))
+    assert fleets.priced([known, missing]) == [known]
+    assert fleets.priced([fleets.fleet([machine("1xGB300")], RENTED)]) == []

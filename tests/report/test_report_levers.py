@@ -73,6 +73,7 @@ def test_csv_has_intervals_and_what_was_set(found):
 def test_markdown_has_all_three_tables(found):
     text = written(found, "markdown")
     assert text.count("### ") == 3
+    assert "| data formats |" in text and "recipe.compile: False -> True |" in text
     assert "| lever |" in text or "| # | lever |" in text
 
 

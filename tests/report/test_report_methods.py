@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import types
@@ -113,3 +114,14 @@ def test_the_table_says_yes_no_gain_and_what_is_unfinished(declare):
     assert "cosine-schedule: learning rate along a cosine: the usual baseline; gain not measured" \
         in text
     assert "[torchtitan" in text
+
+
+def test_the_methods_as_csv_are_two_tables_with_all_that_is_known(declare):
+    declare(priced={"compile": "a:b"}, train={"compile": "c:d"})
+    out = io.StringIO()
+    methods.print_methods(methods.standings(), "csv", plain_console(out))
+    first, second = ([*csv.reader(io.StringIO(block))] for block in out.getvalue().split("\n\n"))
+    assert first[:2] == [["Methods"], ["method", "relieves", "planned", "runs", "chosen_by"]]
+    assert ["compile", "compute", "true", "true", "recipe.compile"] in first
+    assert len(second) == len(first) == len(CATALOGUE) + 2
+    assert {row[0]: row[2] for row in second[1:]}["cosine-schedule"] == ""

@@ -86,14 +86,15 @@ def write(sheet: Sheet, times: Estimate) -> None:
     """
     if KEY not in sheet:
         sheet.leaf(KEY, times)
+    said = times.source.partition(": ")[0]
     if "usd.total" in sheet:
         sheet.formula("usd.development", "total x (development - 1)", ["usd.total", KEY], _on_top,
-                      "usd", source=f"experiments and failed runs: {times.source}")
+                      "usd", source=f"experiments and failed runs: {said}")
     for section, run in (("usd", "total"), ("kwh", "facility"), ("kgco2e", "total")):
         key = f"{section}.{run}"
         if key in sheet:
             sheet.formula(f"{section}.project", f"{run} x development", [key, KEY], _product,
-                          section, source=f"this run and all before it: {times.source}")
+                          section, source=f"this run x {said}")
 
 
 def _on_top(total: Number, times: Number) -> Number:

@@ -122,12 +122,19 @@ def run(args: argparse.Namespace, draft: Draft) -> int:
 
 def forwards(args: argparse.Namespace, draft: Draft) -> Draft:
     """The draft of a run that needs no choosing, with its traffic. Raises InputError for options
-    that only mean something where there is a choice.
+    that leave something to choose.
     """
     if len(names(args)) > 1 or ANY in (args.on, args.zone) or len(contracts(args)) > 1:
         raise InputError(f"--on {args.on or ANY} leaves the machine to choose, for so many tokens",
                          mend="add --search to compare recipes on named machines, name one, or "
                          "leave the tokens to a budget")
+    return with_traffic(args, draft)
+
+
+def with_traffic(args: argparse.Namespace, draft: Draft) -> Draft:
+    """The draft of a whole run with the traffic of --serve. Raises InputError for a project's
+    budget, of which nothing is left to share out.
+    """
     if args.project:
         raise InputError("--project shares out a budget, and here there is no model to choose",
                          where="--project", mend="leave it out: the account has the project's "

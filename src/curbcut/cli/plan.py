@@ -106,7 +106,7 @@ def search(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise InputError(f"--top = {args.top} shows nothing", mend="nearest: 1")
     names = budget.names(args)
-    draft = draft_of(args)
+    draft = budget.with_traffic(args, draft_of(args))
     here = this_machine(names or [draft.get("machine.name", "here")])
     pairs = kept_pairs(args.runs / FILE_NAME)
     started = time.perf_counter()

@@ -87,18 +87,6 @@ class Space:
         return sum(block.count for block in self.blocks)
 
 
-class Axis(Choice):
-    """Names along one axis of a block."""
-
-    def __eq__(self, name: object) -> Any:
-        """Flags along the axis: which is `name`."""
-        if name not in self.names:
-            return np.zeros(self.codes.shape, bool)
-        return self.codes == self.names.index(str(name))
-
-    __hash__ = None
-
-
 @dataclass(frozen=True, eq=False)
 class Block:
     """Recipes of one shard, pipeline and context: free names x rows."""
@@ -132,13 +120,13 @@ class Block:
         return Columns(**(kept | axes | dict(self.names) | dict(self.columns)
                           | {"step_tokens": self.base.step_tokens}))
 
-    def axis(self, name: str, values: tuple[str, ...]) -> str | Axis:
+    def axis(self, name: str, values: tuple[str, ...]) -> str | Choice:
         """Values of one free name along its axis; the value itself where there is one."""
         if len(values) == 1:
             return values[0]
         sizes = [1] * (len(FREE_NAMES) + 1)
         sizes[FREE_NAMES.index(name)] = len(values)
-        return Axis(np.arange(len(values), dtype=np.int8).reshape(sizes), values)
+        return Choice(np.arange(len(values), dtype=np.int8).reshape(sizes), values)
 
     def part(self, free: tuple[int, ...], first: int, last: int) -> Block:
         """Some rows under one of each free name."""

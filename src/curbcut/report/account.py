@@ -75,12 +75,13 @@ def _plan_cells(section: str, kind: str, estimate: Estimate, currency: str) -> l
 
 
 def _not_known(missing: Iterable[tuple[str, str, str]]) -> list[str]:
-    """One line for all figures of which nothing is known, each with the reason."""
-    said = []
+    """One line for all figures of which nothing is known: those of one reason together."""
+    reasons: dict[str, list[str]] = {}
     for section, kind, reason in missing:
-        why = reason.removeprefix(f"{kind} not included: ")
-        said.append(_called(section, kind) + (f" ({why})" if why else ""))
-    return [f"not known: {', '.join(said)}"] if said else []
+        why = reason.removeprefix(f"{kind} not included: ").removeprefix("staff not included: ")
+        reasons.setdefault(why, []).append(_called(section, kind))
+    said = [", ".join(names) + (f" ({why})" if why else "") for why, names in reasons.items()]
+    return [f"not known: {'; '.join(said)}"] if said else []
 
 
 def _print_sources(lines: Sequence[Line], console: Console) -> None:

@@ -63,7 +63,9 @@ def in_words(answer: Answer) -> Iterator[str]:
             f"{tables.figure(answer.best.account.seconds['total'].value, 'seconds')} on "
             f"{_machine(run.machine)}, {_place(run.place)}")
     if question.loss is None:
-        yield f"{_said(answer)} buys {loss} ({span}): {what}."
+        said = _said(answer)
+        buy = "buys" if len(said) == 1 else "buy"
+        yield f"{_listed(said)} {buy} {loss} ({span}): {what}."
     else:
         cost = _money(answer, answer.spent["usd"])
         yield f"{question.loss:g} bits a byte costs {cost} at least: {what}."
@@ -78,6 +80,8 @@ def in_words(answer: Answer) -> Iterator[str]:
                f"it ({question.multiplier.source}).")
     else:
         yield "The budget is for this run alone; --project counts experiments and failed runs too."
+    if run.place.tenure == "own" and run.machine.kind != "cpu":
+        yield "Owned: what its hours wear off is counted, not the purchase of the machine."
     if question.traffic is not None:
         yield _serving(answer)
     if reason := refusals.reason(run.model, run.recipe, run.machine):
@@ -89,7 +93,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: Answer) -> list[str]:
     """The limits that somebody gave."""
     run, found = answer.best.resolved.run, []
     for name, limit in answer.question.limits.items():
@@ -97,7 +101,7 @@ def _said(answer: Answer) -> str:
             continue
         whole = limit * (1.0 if name == "seconds" else answer.question.multiplier.value or 1.0)
         found.append(tables.quantity(whole, UNITS[name], run.place.currency))
-    return " and ".join(found)
+    return found
 
 
 def _model(shape: ModelShape) -> str:
@@ -125,8 +129,8 @@ def _serving(answer: Answer) -> str:
     cost = _money(answer, answer.serving["usd"])
     return (f"Serving {units.show(traffic.tokens, 'count')} tokens over {traffic.job.months:g} "
             f"months costs {cost}: {servers} server{'s' if servers > 1 else ''} of {ranks} "
-            f"accelerator{'s' if ranks > 1 else ''}, paid for around the clock; it is in the totals below, and not in the "
-            "account of training.")
+            f"accelerator{'s' if ranks > 1 else ''}, paid for around the clock; it is in the "
+            "totals below, and not in the account of training.")
 
 
 def _money(answer: Answer, usd: float | None) -> str:
@@ -139,13 +143,11 @@ def limits(answer: Answer) -> Table:
     what = "money" if target else "bits a byte"
     rows: list[Sequence[Value]] = []
     for shadow in answer.shadows:
-        used = answer.spent.get(shadow.name)
         step = _step(shadow, currency)
         rows.append((
             NAMES[shadow.name], Cell(_amount(shadow.name, shadow.limit, currency),
                                      plain=shadow.limit),
-            Cell("" if used is None else f"{used / shadow.limit:.0%}",
-                 plain=None if used is None else used / shadow.limit),
+            _used(answer, shadow),
             shadow.name in answer.binds, Cell(_amount(shadow.name, step, currency), plain=step),
             Cell(_gain(answer, shadow.per_unit * step), plain=shadow.per_unit * step),
             Cell(_gain(answer, shadow.tenth), plain=shadow.tenth)))
@@ -160,6 +162,19 @@ def limits(answer: Answer) -> Table:
         Column("limit"), Column("given", right=True), Column("used", right=True), Column("binds"),
         Column("so much more", right=True), Column(f"saves {what}", right=True, name="saves"),
         Column("a tenth more saves", right=True, name="tenth_saves")), rows, notes, currency)
+
+
+def _used(answer: Answer, shadow: Shadow) -> Cell:
+    """Share of a limit that the plan takes; of text, how many times it is read."""
+    if shadow.name == "data":
+        choices, run = answer.solution.choices, answer.best.resolved.run
+        unique = choices.law.unique_tokens(int(choices.of_shape[answer.best.row]))
+        times = run.train.tokens / unique if unique else 0.0
+        return Cell(f"{times:.1f} times", plain=times)
+    used = answer.spent.get(shadow.name)
+    if used is None:
+        return Cell("", plain=None)
+    return Cell(f"{used / shadow.limit:.0%}", plain=used / shadow.limit)
 
 
 def _step(shadow: Shadow, currency: str) -> float:

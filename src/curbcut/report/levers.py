@@ -28,27 +28,30 @@ MAYBE = "may be none"
 _WHY = {"costs": "costs more", "does not fit": "does not fit: ", "what-if": "what-if: "}
 
 
-def tables(found: Waterfall, *, evidence: bool = True) -> list[Table]:
-    """The tables of one waterfall; the last, with `evidence`, says what was published."""
-    made = [_order(found), _others(found)]
-    if evidence:
+def tables(found: Waterfall, *, full: bool = True) -> list[Table]:
+    """The tables of one waterfall. Without `full` those that the text prints: what its list says
+    (group, what is set, evidence) is left out.
+    """
+    made = [_order(found, full), _others(found, full)]
+    if full:
         made.append(_evidence(found))
     return [table for table in made if table.rows]
 
 
-def _order(found: Waterfall) -> Table:
+def _order(found: Waterfall, full: bool) -> Table:
     unit, currency = found.unit.dimension, found.unit.currency
+    more = (Column("group"), Column("sets")) if full else ()
     rows: list[list[Value]] = [
         [str(one.order), Cell(one.name, "bold"), _share(one), _figure(one.marginal, found),
          _figure(one.after, found), MAYBE if one.uncertain else "",
-         _hidden(one.group), _hidden("; ".join(one.changed))] for one in found.steps]
+         *((one.group, "; ".join(one.changed)) if full else ())] for one in found.steps]
     columns = (
         Column("#", name="order"), Column("lever"),
         Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
         Column("after the others", right=True, unit=unit, interval=True,
                name="saves_after_the_others"),
         Column("then", right=True, unit=unit, name="whole_after"), Column("", name="uncertain"),
-        Column("", name="group"), Column("", name="sets"))
+        *more)
     ends = [_short(one.value, found) for one in (found.start, found.end)]
     title = (f"Levers of {found.run}, {found.scope}: {ends[0]} to {ends[1]}, "
              f"{found.factor:.3g} x less")
@@ -78,17 +81,13 @@ def _share(one: LeverResult) -> Value:
     return Cell("", "", None) if one.alone_share is None else one.alone_share
 
 
-def _hidden(text: str) -> Cell:
-    """What the text says elsewhere, in its list."""
-    return Cell("", "", text)
-
-
-def _others(found: Waterfall) -> Table:
-    rows = [[one.name, one.status, _share(one), _reason(one), _hidden(one.group)]
-            for one in found.results if one.order is None]
+def _others(found: Waterfall, full: bool) -> Table:
+    rows: list[list[Value]] = [
+        [one.name, one.status, _share(one), _reason(one), *((one.group,) if full else ())]
+        for one in found.results if one.order is None]
     columns = (Column("lever"), Column("status"),
                Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
-               Column("why", least=24), Column("", name="group"))
+               Column("why", least=24), *((Column("group"),) if full else ()))
     return Table("Not in the order", columns, rows, (), found.unit.currency)
 
 
@@ -151,7 +150,7 @@ def show_levers(found: Sequence[Waterfall], chosen: Format = "text", *, evidence
     for i, one in enumerate(found):
         if i:
             console.print()
-        first, *rest = tables(one, evidence=False)
+        first, *rest = tables(one, full=False)
         print_table(first, console)
         _print_evidence(one, evidence, console)
         for table in rest:

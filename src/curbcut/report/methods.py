@@ -95,7 +95,7 @@ def tables(rows: list[Standing]) -> list[Table]:
     """What each method relieves and whether it is finished; what it does and what it gains."""
     finished = sum(row.finished for row in rows)
     return [
-        Table("", (Column("method"), Column("relieves"), Column("planned"), Column("runs"),
+        Table("Methods", (Column("method"), Column("relieves"), Column("planned"), Column("runs"),
                    Column("chosen by", least=12)),
               [(Cell(row.method.name, "bold"), row.method.bottleneck, bool(row.priced),
                 bool(row.runs), Cell(row.method.field, "dim")) for row in rows],
@@ -120,7 +120,7 @@ def print_methods(rows: list[Standing], chosen: Format = "text",
     from rich.text import Text
 
     console = console or plain_console()
-    print_table(replace(standing, notes=()), console)
+    print_table(replace(standing, title="", notes=()), console)
     console.print(f"\n{gains.title}", style="bold")
     for row in rows:
         line = Text.assemble((row.method.name, "bold"), f": {row.method.what}; ",

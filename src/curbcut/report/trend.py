@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from curbcut import units
 from curbcut.facts.accelerators import accelerator
-from curbcut.plan.trend.barrier import LONGEST_SECONDS, Reach
+from curbcut.plan.trend.barrier import Reach
 from curbcut.plan.trend.frontier import Point
+from curbcut.plan.trend.ladder import LONGEST_SECONDS
 from curbcut.plan.trend.line import CONFIDENCE
 from curbcut.plan.trend.outlook import Outlook
 from curbcut.report.tables import Cell, Column, Format, Table, Value, money, show

@@ -16,6 +16,7 @@ from curbcut.errors import InputError
 from curbcut.physics import memory, time
 from curbcut.plan import rules
 from curbcut.plan.trend import barrier, capability, hardware
+from curbcut.plan.trend import ladder as rungs
 from curbcut.plan.trend.outlook import outlook
 from curbcut.spec import given as exactly
 
@@ -24,7 +25,7 @@ NO_PROGRESS = exactly(1.0, "today")
 
 @pytest.fixture(scope="module")
 def ladder():
-    return barrier.ladder()
+    return rungs.ladder()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_larger_rungs_cost_more(ladder):
     assert (np.diff(ladder.log_cost) > 0).all() and (np.diff(ladder.log_size) > 0).all()
     for rung in ladder.rungs:
         assert rung.tokens == rules.TOKENS_PER_PARAMETER * rung.shape.parameters
-        assert rung.seconds.value <= barrier.LONGEST_SECONDS
+        assert rung.seconds.value <= rungs.LONGEST_SECONDS
         assert rung.usd.low <= rung.usd.value <= rung.usd.high
 
 
@@ -58,7 +59,7 @@ def test_a_rung_is_what_its_recipe_takes_by_the_physics_of_one_run(ladder):
 
 def test_a_rung_costs_what_accounts_say_of_its_seconds(ladder):
     rung = ladder.rungs[len(ladder.rungs) // 2]
-    place = barrier.PLACE
+    place = rungs.PLACE
     kwh = energy(rung.machine, place, rung.seconds)["facility"]
     total = money(rung.machine, place, rung.seconds, kwh)["total"]
     assert rung.usd.value == pytest.approx(total.value, rel=1e-6)
@@ -75,7 +76,7 @@ def test_more_money_never_buys_less(power, more):
 
 def barrier_ladder(kept: list = []):  # noqa: B006
     if not kept:
-        kept.append(barrier.ladder())
+        kept.append(rungs.ladder())
     return kept[0]
 
 
@@ -87,7 +88,7 @@ def test_the_rule_of_thumb_is_of_the_same_order(ladder):
 
 def test_cards_without_a_network_stay_in_one_node(ladder):
     alone = [rung for rung in ladder.rungs if "pcie" in rung.machine.accelerator]
-    assert all(rung.machine.accelerators <= barrier.NODE for rung in alone)
+    assert all(rung.machine.accelerators <= rungs.NODE for rung in alone)
 
 
 def test_too_little_money_says_what_the_smallest_costs(ladder):
@@ -100,7 +101,7 @@ def test_beyond_the_last_rung_time_binds(ladder):
     found = today(ladder, 1e12)
     assert found.time_binds
     assert found.parameters.value == pytest.approx(ladder.rungs[-1].shape.parameters)
-    assert found.seconds <= barrier.LONGEST_SECONDS
+    assert found.seconds <= rungs.LONGEST_SECONDS
 
 
 def test_another_year_is_another_budget_and_says_so(ladder, rent):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -188,6 +189,38 @@ def test_ticks_are_short(value, unit, said):
 
 def test_an_interval_to_zero_is_drawn_from_its_value():
     assert canvas.ends(Estimate(2.0, -1.0, 4.0)) == (2.0, 2.0, 4.0)
+
+
+def test_a_budgets_plan_has_the_front_below_it(tmp_path):
+    plan.draw(resolved(), ACCOUNT, tmp_path / "a.svg", points=choices())
+    said = texts(tmp_path / "a.svg")
+    for one in ("Pareto front", "107 k on 8xh100-sxm-80gb, $31.00 (chosen)", "on 1xa100", "4:"):
+        assert any(one in text for text in said), one
+    assert not any("5:" in text for text in said)
+
+
+def test_what_is_alike_is_drawn_once(tmp_path):
+    found = choices()
+    front.draw(found, choices()[0], tmp_path / "a.svg")
+    said = " ".join(texts(tmp_path / "a.svg"))
+    assert "3:" in said and "4:" not in said and said.count("(chosen)") == 1
+
+
+@pytest.mark.parametrize("what", ["levers", "front", "plan"])
+def test_ticks_of_another_currency_are_round_too(tmp_path, what):
+    path = tmp_path / "a.svg"
+    if what == "levers":
+        one = waterfall()
+        levers.draw([replace(one, unit=replace(one.unit, currency="EUR"))], path)
+    elif what == "front":
+        front.draw(choices(), choices()[0], path, currency="EUR")
+    else:
+        raw = RUN | {"place": {"currency": "EUR"}}
+        plan.draw(Draft().with_raw(raw, "run.toml").complete(), ACCOUNT, path)
+    ticks = [text for text in texts(path) if re.fullmatch(r"[\d,.k]+ EUR", text)]
+    round_ones = [text for text in ticks if re.fullmatch(r"(?:[1-9]\d?0*|0)k? EUR", text.replace(
+        ",", ""))]
+    assert len(round_ones) >= 2, ticks
 
 
 def test_no_lever_is_a_picture_too(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from curbcut.accounts.carbon import carbon
+from curbcut.accounts.money import money
 from curbcut.facts import accelerators, grid
 from curbcut.plan import machines
 from curbcut.plan.offers import second
@@ -75,9 +76,21 @@ def any_machines() -> list[list[Machine]]:
 
 
 def priced(fleets: Iterable[Fleet]) -> list[Fleet]:
-    """Those whose money and energy are known."""
-    return [one for one in fleets
-            if one.rates[0]["usd"].known and one.rates[0]["kwh"].known]
+    """Those whose money and energy are known; of accelerators that would be owned, those whose
+    purchase is: energy alone would make the others look cheap.
+    """
+    return [one for one in fleets if one.rates[0]["usd"].known and one.rates[0]["kwh"].known
+            and (one.place.tenure != "own" or _owned(one))]
+
+
+def _owned(one: Fleet) -> bool:
+    """Whether what owning it costs is known. Of a CPU at hand it never is, and its account says so.
+    """
+    machine, hour = one.machines[0], given(3600.0, "an hour")
+    if machine.kind == "cpu":
+        return True
+    lines = money(machine, one.place, hour, given(0.0, "without energy"))
+    return "ownership" in lines and lines["ownership"].known
 
 
 def cleanest_zone(place: Place) -> str:

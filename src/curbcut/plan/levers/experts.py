@@ -14,10 +14,12 @@ from curbcut.plan.levers.case import (
     as_ruled,
     differences,
     step_seconds,
+    valid,
 )
-from curbcut.plan.levers.partition import partitioning
+from curbcut.plan.levers.partition import fastest_run
 from curbcut.plan.loss import law
 from curbcut.plan.loss.text import bytes_per_token, meant, worth
+from curbcut.spec import checks
 from curbcut.spec.nouns import ModelShape, Run
 
 EXPERTS = (4, 8, 16)
@@ -27,11 +29,14 @@ NARROWER = (1, 2, 4)
 MOST_FEWER = 16.0
 """Tokens fall at most by this."""
 HALVINGS = 40
+LAYOUT = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "micro_batch", "virtual_stages",
+          "sequence_parallel", "recompute", "shard", "pipeline", "context")
+"""Fields of a recipe that a search of degrees sets."""
 
 
-def sparse_experts(case: Case, aim: Aim) -> Case | Refusal:
-    """The cheapest of nine sparse models, each with the tokens at which the law expects the dense
-    model's loss. The physics prices its experts; it must fit as a whole.
+def sparse_experts(case: Case, _: Aim) -> Case | Refusal:
+    """Of nine sparse models, each with the tokens at which the law expects the dense model's loss,
+    the fastest as the plan's rules lay it out, then with the best layout. It must fit as a whole.
     """
     if case.run.model.experts:
         return Refusal("already on")
@@ -42,12 +47,30 @@ def sparse_experts(case: Case, aim: Aim) -> Case | Refusal:
     best = min(tried, key=lambda one: step_seconds(one.run) * one.realised().steps, default=None)
     if best is None:
         return Refusal("no sparse model of this loss fits", fits=False)
-    cut = partitioning(best, aim)  # experts of one rank each are the point of it
-    found = best if isinstance(cut, Refusal) else cut
+    found = _cut(best)
     sparse = found.run.model
     return replace(found, changed=(
         f"model: {sparse.experts} experts of {sparse.expert_ffn}, one a token",
         *differences(replace(case.run, model=sparse), found.run), best.changed[-1]))
+
+
+def _cut(case: Case) -> Case:
+    """The case with the layout that a search finds: experts on ranks of their own are the point of
+    it. It is searched in 16 bits whatever the recipe's precision, so that one search serves all;
+    the lever of partitioning looks again.
+    """
+    run = case.run
+    known = checks.precisions(run.machine)
+    plain = replace(run.recipe, precision="bf16" if "bf16" in known else run.recipe.precision,
+                    compile=False, power_limit=1.0, micro_batch=1, dp_replicate=1, recompute="none",
+                    dp_shard=run.machine.accelerators, checkpoint_every_steps=1,
+                    evaluate_every_steps=1)
+    found = fastest_run(replace(case, run=replace(run, recipe=plain)))
+    if found is None:
+        return case
+    recipe = replace(run.recipe, **{name: getattr(found.recipe, name) for name in LAYOUT})
+    cut = case.with_run(as_ruled(run, replace(run, recipe=recipe)))
+    return cut if valid(run.model, recipe, run.machine) and cut.fits() else case
 
 
 def _sparse(dense: ModelShape, experts: int, narrower: int) -> ModelShape:

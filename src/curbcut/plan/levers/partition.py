@@ -29,15 +29,21 @@ def partitioning(case: Case, _: Aim) -> Case | Refusal:
     that `curbcut plan --search` uses.
     """
     run = case.run
-    key = (run.model, run.machine.name, run.machine.accelerators, run.recipe, case.memory_factor)
-    if key not in _found:
-        _found[key] = _searched(case)
-    best = _found[key]
+    best = fastest_run(case)
     if best is None:
         return Refusal("no valid recipe fits", fits=False)
     if step_seconds(best) >= step_seconds(run) and case.fits():
         return Refusal("already the fastest of all valid recipes")
     return case.with_run(as_ruled(run, replace(run, recipe=best.recipe)))
+
+
+def fastest_run(case: Case) -> Run | None:
+    """The run with the fastest recipe that fits; None where none does. Searched once a process."""
+    run = case.run
+    key = (run.model, repr(run.machine), run.recipe, case.memory_factor)
+    if key not in _found:
+        _found[key] = _searched(case)
+    return _found[key]
 
 
 def _searched(case: Case) -> Run | None:

@@ -169,6 +169,7 @@ def _on(lever: Lever, refusal: Refusal, first: Priced,
     share = saved_share(before, first)
     alone = of_whole(share, before)
     room = "" if before.case.fits() else "; without it, it would not fit"
+    room += "; cheaper without it" if (share.value or 0.0) < -LEAST_SHARE else ""
     return LeverResult(
         lever.name, lever.group, _WHAT[lever.name], "on", refusal.why + room, alone=alone,
         alone_share=share, uncertain=_uncertain(alone), evidence=facts.evidence(lever.name))

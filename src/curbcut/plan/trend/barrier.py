@@ -1,67 +1,25 @@
 """Who can train what: the largest training-optimal model that a budget pays for.
 
-Each size of a ladder of shapes is priced at its training-optimal tokens on every machine that the
-facts have a rent for, by the same physics that prices one run; the cheapest that is done in time
-makes the curve of cost against size, and a budget is read off it. What another year's budget buys
-is today's curve at the budget times the trend of rents: that is extrapolated, and says so.
+A budget of today is read off the ladder of sizes. What another year's budget buys is today's ladder
+at the budget times the trend of rents: beyond the years of the prices that is extrapolated, and
+says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from curbcut.accounts.energy import energy
-from curbcut.accounts.money import money
 from curbcut.errors import InputError
-from curbcut.facts import accelerators, epoch, prices
-from curbcut.physics import time
-from curbcut.plan import loss, machines, rules
-from curbcut.plan.backwards.family import family
-from curbcut.plan.backwards.table import Table, batch_sequences, priced
-from curbcut.plan.trend.hardware import day_of
-from curbcut.plan.trend.line import Line, year_of
-from curbcut.spec.estimate import Estimate, given, modelled, unknown
-from curbcut.spec.nouns import Machine, ModelShape, Place, Recipe
+from curbcut.facts import accelerators, epoch
+from curbcut.plan import loss, rules
+from curbcut.plan.trend.ladder import LONGEST_SECONDS, Ladder, Rung, known, usd_per_second
+from curbcut.plan.trend.line import Line
+from curbcut.spec.estimate import Estimate, given, unknown
 
 BUDGETS_USD = tuple(10.0 ** power for power in range(2, 10))
-COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
-          131072)
-"""Accelerators of a machine that are tried; whole nodes of 8 from 8 on."""
-NODE = 8
-CLUSTER_LINK = 100e9
-"""Bytes a second to its neighbours below which an accelerator is not rented in several nodes: such
-cards stand alone in their servers, mostly on market places, without a network between them."""
-LONGEST_SECONDS = 180 * 86400.0
-"""A training that takes longer counts as out of reach: half a year, an assumption of the map."""
-BEYOND = ((32768, 192), (40960, 224))
-"""Width and layers of the ladder's last rungs, where the family of shapes ends."""
-PLACE = Place(tenure="rent")
 RULE_OF_THUMB = 120.0
 """C = 120 P^2: 6 FLOPs a parameter and token, 20 tokens a parameter (arXiv:2404.08811)."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Rung:
-    """The cheapest way to train one size."""
-
-    shape: ModelShape
-    machine: Machine
-    recipe: Recipe
-    tokens: float
-    seconds: Estimate
-    usd: Estimate
-
-    @property
-    def flops(self) -> float:
-        """By the rule of thumb, 6 a parameter and token: what compute tables count."""
-        return 6.0 * self.shape.parameters * self.tokens
 
 
 @dataclass(frozen=True)
@@ -88,175 +46,6 @@ class Reach:
     """Whether nothing larger is done in time, whatever the budget."""
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """Cost against size at today's prices, from small to large."""
-
-    rungs: tuple[Rung, ...]
-    year: float
-    """Of the newest price."""
-    priced: int
-    """Rows of the physics behind it."""
-    machines: int
-    left_out: tuple[str, ...]
-    """Accelerators with a rent whose rate is not known."""
-
-    @property
-    def log_cost(self) -> Floats:
-        """log10 of US dollars, increasing."""
-        return np.array([math.log10(_known(rung.usd)) for rung in self.rungs])
-
-    @property
-    def log_size(self) -> Floats:
-        """log10 of parameters, increasing."""
-        return np.array([math.log10(rung.shape.parameters) for rung in self.rungs])
-
-    def size(self, usd: float) -> float | None:
-        """Parameters that so much buys, between the rungs on a log scale; the last rung's from
-        its cost on. None where not even the first is paid for.
-        """
-        cost = math.log10(usd)
-        if cost < self.log_cost[0]:
-            return None
-        return float(10 ** np.interp(cost, self.log_cost, self.log_size))
-
-    def rung(self, usd: float) -> Rung | None:
-        """The largest that so much pays for."""
-        below = [rung for rung in self.rungs if _known(rung.usd) <= usd]
-        return below[-1] if below else None
-
-    def usd(self, flops: float) -> Estimate:
-        """What a training-optimal model of so much arithmetic costs today; unknown off the ladder.
-        """
-        logs = np.array([math.log10(rung.flops) for rung in self.rungs])
-        wanted = math.log10(flops)
-        if not logs[0] <= wanted <= logs[-1]:
-            return unknown("off the ladder of shapes", "modelled")
-        value = float(10 ** np.interp(wanted, logs, self.log_cost))
-        near = self.rungs[int(np.argmin(np.abs(logs - wanted)))]
-        return near.usd.scaled(value / _known(near.usd), f"on {near.machine.name}")
-
-
-@dataclass(frozen=True, eq=False)
-class Priced:
-    """One accelerator's table, and what each of its places costs."""
-
-    cost: Floats
-    """US dollars [shapes, machines]; infinite where it does not fit or takes too long."""
-    table: Table
-    usd: Estimate
-    """A second of one accelerator."""
-
-    @property
-    def dearest(self) -> float:
-        """The dearest rent over the middle one."""
-        return (self.usd.high or _known(self.usd)) / _known(self.usd)
-
-
-def ladder() -> Ladder:
-    """Prices every shape on every rented machine of the facts."""
-    shapes = _shapes()
-    tokens = np.array([rules.TOKENS_PER_PARAMETER * one.parameters for one in shapes])
-    found: list[Priced] = []
-    left_out, tried, rows = [], 0, 0
-    for name in _rented():
-        table = _table(name, shapes)
-        if table is None:
-            left_out.append(name)
-            continue
-        usd = _usd_per_second(table.machines[0])
-        seconds = table.fixed_seconds + table.seconds_per_token * tokens[:, None]
-        counts = np.array([_machine(table, column).accelerators
-                           for column in range(seconds.shape[1])], np.float64)
-        cost = np.where(seconds <= LONGEST_SECONDS, seconds * counts * _known(usd), np.inf)
-        found.append(Priced(cost, table, usd))
-        tried, rows = tried + len(table.machines), rows + table.priced
-    if not found:
-        raise InputError("no accelerator with a known rent has a known rate",
-                         where="rent_prices.csv",
-                         mend="add rows of accelerators that accelerators.csv has")
-    return Ladder(tuple(_rungs(shapes, tokens, found)), newest_price(), rows, tried,
-                  tuple(left_out))
-
-
-def _shapes() -> tuple[ModelShape, ...]:
-    dense = family(experts=False)
-    last = dense[-1]
-    longer = [replace(last, width=width, layers=layers, heads=width // last.head_size,
-                      ffn=256 * round(8 * width / 3 / 256)) for width, layers in BEYOND]
-    return (*dense, *longer)
-
-
-def _rented() -> list[str]:
-    return [one.id for one in accelerators.accelerators()
-            if one.kind != "cpu" and prices.rents(one.id, "on-demand")]
-
-
-def newest_price() -> float:
-    """The year of the newest rent in the facts: the map's today."""
-    return max(year_of(day_of(rent.date)) for name in _rented()
-               for rent in prices.rents(name, "on-demand"))
-
-
-def _table(name: str, shapes: Sequence[ModelShape]) -> Table | None:
-    link = accelerators.accelerator(name).link_bytes_per_second or 0.0
-    most = COUNTS[-1] if link >= CLUSTER_LINK else NODE
-    fleet = [machines.build(machines.from_facts(f"{count}x{name}")) for count in COUNTS
-             if count <= most]
-    recipe = Recipe(sequence_tokens=rules.SEQUENCE, micro_batch=1, global_batch=1,
-                    precision="bf16", learning_rate=rules.LEAST_LEARNING_RATE)
-    return priced(fleet, shapes, recipe)
-
-
-def _machine(table: Table, column: int) -> Machine:
-    """The machine of a column: each has as many, side by side."""
-    return table.machines[column * len(table.machines) // table.seconds_per_token.shape[1]]
-
-
-def _usd_per_second(one: Machine) -> Estimate:
-    """What one accelerator costs a second where it is rented."""
-    single = replace(one, accelerators_per_node=1, nodes=1)
-    second = given(1.0, "a second")
-    return money(single, PLACE, second, energy(single, PLACE, second)["facility"])["total"]
-
-
-def _rungs(shapes: Sequence[ModelShape], tokens: Floats,
-           found: Sequence[Priced]) -> Iterator[Rung]:
-    """From small to large, those that no larger one undercuts."""
-    cheapest = math.inf
-    kept = []
-    for i in sorted(range(len(shapes)), key=lambda i: -shapes[i].parameters):
-        best = min(found, key=lambda one: one.cost[i].min())
-        least = float(best.cost[i].min())
-        if least < cheapest:
-            cheapest = least
-            # Who is asked the dearest price of one accelerator rents another.
-            other = min(float(one.cost[i].min()) * one.dearest for one in found)
-            kept.append(_rung(shapes[i], float(tokens[i]), best, i, other / least))
-    return reversed(kept)
-
-
-def _rung(shape: ModelShape, tokens: float, best: Priced, row: int, most: float) -> Rung:
-    """One size on its cheapest machine, whose rent is at most `most` times the middle."""
-    table, place = best.table, int(best.cost[row].argmin())
-    machine, layout = _machine(table, place), table.layout_of(row, place)
-    unit = layout.data_ranks * layout.micro_batch
-    batch = float(batch_sequences([shape], table.recipe)[0])
-    recipe = replace(table.recipe, dp_shard=layout.dp_shard,
-                     dp_replicate=layout.data_ranks // layout.dp_shard, tp=layout.tp,
-                     pp=layout.pp, micro_batch=layout.micro_batch,
-                     global_batch=max(1, int(batch // unit)) * unit,
-                     sequence_parallel=layout.tp > 1,
-                     recompute="full" if layout.recompute == "full" else "none")
-    seconds = float(table.fixed_seconds[row, place]
-                    + table.seconds_per_token[row, place] * tokens)
-    wide = math.exp(time.Z90 * time.log_spread(shape, recipe, machine))
-    estimate = modelled(seconds, wide, "operations at the vendor's rates")
-    rate = replace(best.usd, high=_known(best.usd) * most).scaled(machine.accelerators)
-    return Rung(shape, machine, recipe, tokens, estimate, rate.times(
-        estimate, f"{best.usd.source}; {machine.name}"))
-
-
 def reach(found: Ladder, budget_usd: float, year: float, rent: Line | None,
           algorithms: Estimate) -> Reach:
     """What a budget buys in a year; `rent` is the line of rented arithmetic a dollar, and
@@ -264,7 +53,7 @@ def reach(found: Ladder, budget_usd: float, year: float, rent: Line | None,
     """
     away = year - found.year
     worth, basis = _worth(found, rent, year)
-    today = budget_usd * _known(worth)
+    today = budget_usd * known(worth)
     middle, rung = found.size(today), found.rung(today)
     if middle is None or rung is None:
         nothing = unknown(_too_little(found), "modelled")
@@ -273,12 +62,12 @@ def reach(found: Ladder, budget_usd: float, year: float, rent: Line | None,
     cost = rung.usd.times(worth) if away else rung.usd
     parameters = _between(found, today, middle, cost, basis)
     expected = loss.expected(rung.shape, rules.TOKENS_PER_PARAMETER * middle)
-    time_binds = rung is found.rungs[-1] and today > _known(rung.usd)
+    time_binds = rung is found.rungs[-1] and today > known(rung.usd)
     # Between two rungs the lower one's machine runs for as long as the money lasts.
-    longer = 1.0 if time_binds else today / _known(rung.usd)
+    longer = 1.0 if time_binds else today / known(rung.usd)
     return Reach(budget_usd, year, parameters, rung, _thumb(rung, today), expected.bits_per_byte,
                  _as_good(parameters, algorithms), basis,
-                 min(LONGEST_SECONDS, longer * _known(rung.seconds)), time_binds)
+                 min(LONGEST_SECONDS, longer * known(rung.seconds)), time_binds)
 
 
 def _worth(found: Ladder, rent: Line | None, year: float) -> tuple[Estimate, str]:
@@ -294,7 +83,7 @@ def _worth(found: Ladder, rent: Line | None, year: float) -> tuple[Estimate, str
 
 def _between(found: Ladder, today: float, middle: float, cost: Estimate, basis: str) -> Estimate:
     """The size with the interval that the cost's own interval gives it."""
-    value, low, high = _known(cost), cost.low, cost.high
+    value, low, high = known(cost), cost.low, cost.high
     assert low is not None and high is not None
     least, most = (found.size(today * value / end) for end in (high, low))
     # Below the ladder size goes on as the square root of cost, as C = 120 P^2 has it.
@@ -305,13 +94,13 @@ def _between(found: Ladder, today: float, middle: float, cost: Estimate, basis: 
 def _as_good(parameters: Estimate, algorithms: Estimate) -> Estimate:
     """Arithmetic grows with the square of the size: a factor in one is its root in the other."""
     value, low, high = (math.sqrt(each) for each in (
-        _known(algorithms), algorithms.low or 0.0, algorithms.high or 0.0))
+        known(algorithms), algorithms.low or 0.0, algorithms.high or 0.0))
     return parameters.times(Estimate(value, low, high, "modelled", algorithms.source))
 
 
 def _thumb(rung: Rung, usd: float) -> float:
     """Parameters by C = 120 P^2 at the rung's machine's rent."""
-    rate = _known(_usd_per_second(rung.machine))
+    rate = known(usd_per_second(rung.machine))
     peak = accelerators.accelerator(rung.machine.accelerator).peak_flops
     flops = usd / rate * max(peak.get("bf16", 0.0), peak.get("fp16", 0.0))
     return math.sqrt(flops * epoch.constant("utilisation").value / RULE_OF_THUMB)
@@ -320,10 +109,4 @@ def _thumb(rung: Rung, usd: float) -> float:
 def _too_little(found: Ladder) -> str:
     least = found.rungs[0]
     return (f"less than the smallest shape priced costs: {least.shape.parameters:.3g} parameters "
-            f"for ${_known(least.usd):.2g}")
-
-
-def _known(estimate: Estimate) -> float:
-    if estimate.value is None:
-        raise ValueError(f"not known: {estimate.source}")
-    return estimate.value
+            f"for ${known(least.usd):.2g}")

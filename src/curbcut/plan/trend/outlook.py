@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from curbcut.accounts.epoch import Costs
 from curbcut.errors import InputError
 from curbcut.plan.trend import barrier, capability, frontier, hardware
-from curbcut.plan.trend.barrier import Ladder, Reach
+from curbcut.plan.trend.barrier import Reach
 from curbcut.plan.trend.capability import Again, Factor, Task
 from curbcut.plan.trend.frontier import Frontier
 from curbcut.plan.trend.hardware import Pace
+from curbcut.plan.trend.ladder import Ladder, ladder
 from curbcut.spec.estimate import given
 
 YEARS_AWAY = (-6, -4, -2, 2, 4)
@@ -59,34 +60,34 @@ def outlook(budgets_usd: Sequence[float] = (), year: float | None = None) -> Out
     paces = hardware.paces()
     rented, bought = (hardware.pace(paces, "16-bit", way) for way in ("rent", "purchase"))
     rent = rented.line if rented else None
-    ladder = barrier.ladder()
-    wanted = ladder.year if year is None or int(year) == int(ladder.year) else year
+    today = ladder()
+    wanted = today.year if year is None or int(year) == int(today.year) else year
     budgets = tuple(budgets_usd) or barrier.BUDGETS_USD
 
     def row(when: float, budgets: Sequence[float] = budgets) -> tuple[Reach, ...]:
-        progress = (given(1.0, "today's algorithms") if when == ladder.year
-                    else capability.algorithms(ladder.year, when))
-        return tuple(barrier.reach(ladder, usd, when, rent, progress) for usd in budgets)
+        progress = (given(1.0, "today's algorithms") if when == today.year
+                    else capability.algorithms(today.year, when))
+        return tuple(barrier.reach(today, usd, when, rent, progress) for usd in budgets)
 
-    shown = {wanted, ladder.year} | (
-        {math.floor(ladder.year) + away for away in YEARS_AWAY} if rent else set())
+    shown = {wanted, today.year} | (
+        {math.floor(today.year) + away for away in YEARS_AWAY} if rent else set())
     by_year = {when: row(float(when)) for when in sorted(shown)}
     curves = (row(float(when), barrier.BUDGETS_USD) for when in dict.fromkeys(
-        (wanted, ladder.year, min(shown), max(shown))))
+        (wanted, today.year, min(shown), max(shown))))
     return Outlook(
         frontier=frontier.frontier(costs), paces=paces,
         factors=capability.factors(rent, bought.line if bought else None),
-        tasks=capability.tasks(), again=tuple(_again(costs, ladder)), ladder=ladder,
+        tasks=capability.tasks(), again=tuple(_again(costs, today)), ladder=today,
         year=float(wanted), reaches=by_year[wanted], by_year=tuple(by_year.values()),
         curves=tuple(curves), asked=bool(budgets_usd))
 
 
-def _again(costs: Sequence[Costs], ladder: Ladder) -> list[Again]:
+def _again(costs: Sequence[Costs], today: Ladder) -> list[Again]:
     found = []
     for one in capability.yardsticks(tuple(costs)):
         model, way = one.model, one.amortised
         assert way and model.parameters and model.compute_flops
-        now = ladder.usd(model.compute_flops)
+        now = today.usd(model.compute_flops)
         found.append(Again(model.name, model.published, model.parameters, model.compute_flops,
                            way.usd_2023, one.cloud.usd_2023 if one.cloud else None,
                            replace(now, source=f"{now.source}, its arithmetic at the price of a "

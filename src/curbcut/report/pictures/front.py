@@ -51,6 +51,7 @@ class Choice(Protocol):
         """Expected bits a byte."""
 
 
+TITLE = "Pareto front: what nothing beats in loss, money, time, energy and carbon"
 LINE_INCHES = 0.17
 """Of the list of points."""
 ALIKE = 0.02
@@ -75,8 +76,7 @@ def paint(figure: FigureBase, points: Sequence[Choice], chosen: Choice, title: s
     points = sorted((chosen, *(one for one in points if not _alike(one, chosen))),
                     key=lambda one: (one.bits.value or 0.0, one.costs["usd"].value or 0.0))
     lines = -(-len(points) // 2)
-    figure.suptitle(title or "Pareto front: what nothing beats in loss, money, time, energy and carbon", x=0.01,
-                    ha="left", fontsize=10, fontweight="bold")
+    figure.suptitle(title or TITLE, x=0.01, ha="left", fontsize=10, fontweight="bold")
     axes = figure.subplot_mosaic([["usd", "seconds"], ["list", "list"]],
                                  height_ratios=[3.4, LINE_INCHES * lines])
     axes["seconds"].sharey(axes["usd"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_LETTERS = 88
+"""Of a line below the axis."""
 ROW_INCHES = 0.34
 FRAME_INCHES = 1.5
 
@@ -52,7 +55,8 @@ def _panel(axes: Axes, waterfall: Waterfall) -> None:
     widest = max(start, waterfall.start.high or 0.0, *(
         max(one.before or 0.0, one.after or 0.0) for one in waterfall.steps), 0.0)
     axes.set_xlim(0, 1.32 * times * widest if widest else 1.0)
-    axes.set_xlabel(f"{waterfall.what}, {canvas.named(unit.dimension, unit.currency)}")
+    axes.set_xlabel(textwrap.fill(
+        f"{waterfall.what}, {canvas.named(unit.dimension, unit.currency)}", MOST_LETTERS))
     canvas.units_of(axes.xaxis, unit.dimension, unit.currency)
     many = len(waterfall.steps)
     axes.set_title(f"{waterfall.run}, {waterfall.scope}: " + (

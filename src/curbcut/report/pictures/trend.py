@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curbcut import units
-from curbcut.plan.trend.barrier import LONGEST_SECONDS, Reach
+from curbcut.plan.trend.barrier import Reach
+from curbcut.plan.trend.ladder import LONGEST_SECONDS
 from curbcut.plan.trend.outlook import Outlook
 from curbcut.report.pictures import canvas
 from curbcut.report.pictures.canvas import BLUE, GREY, INK, PALE, SKY, VERMILION
