@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from curbcut.errors import InputError
-from curbcut.plan.backwards.answer import Wish, backwards
+from curbcut.plan.backwards.answer import backwards
+from curbcut.plan.backwards.drafts import Wish
 from curbcut.plan.backwards.exact import exact, spent
 from curbcut.plan.backwards.question import parse_traffic
 from curbcut.plan.backwards.solve import solve

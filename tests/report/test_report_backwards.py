@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from curbcut.plan.backwards.answer import Wish, backwards
+from curbcut.plan.backwards.answer import backwards
+from curbcut.plan.backwards.drafts import Wish
 from curbcut.plan.backwards.question import NAMES, Traffic
 from curbcut.report import backwards as report
 from curbcut.report import tables

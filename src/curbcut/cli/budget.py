@@ -86,8 +86,8 @@ def run(args: argparse.Namespace, draft: Draft) -> int:
     import time
 
     from curbcut.cli import plan
-    from curbcut.plan.backwards.answer import Wish
     from curbcut.plan.backwards.answer import backwards as solved
+    from curbcut.plan.backwards.drafts import Wish
     from curbcut.plan.forecast import forecast
     from curbcut.report import backwards as report
 

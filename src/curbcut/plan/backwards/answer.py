@@ -5,52 +5,32 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from curbcut import units
 from curbcut.errors import InputError
-from curbcut.facts.currency import usd_per
 from curbcut.plan import machines, rules
 from curbcut.plan.backwards import family, fleets, impossible
 from curbcut.plan.backwards.build import build
 from curbcut.plan.backwards.choices import Choices
+from curbcut.plan.backwards.drafts import Wish, drafted
 from curbcut.plan.backwards.exact import Exact, TooLittle, exact, least, spent
 from curbcut.plan.backwards.fleets import Fleet
 from curbcut.plan.backwards.front import front, runners_up
 from curbcut.plan.backwards.points import Point, point
-from curbcut.plan.backwards.question import COSTS, Question, Traffic, of_limits
+from curbcut.plan.backwards.question import COSTS, Question, of_limits
 from curbcut.plan.backwards.solve import Shadow, Solution, binds, shadows, solve
 from curbcut.plan.calibration import Pair, correction
 from curbcut.plan.resolve import DIMENSIONS, machine_of, place_of, table
 from curbcut.plan.search_draft import on_machine
 from curbcut.spec import checks, codec
 from curbcut.spec.draft import Draft
-from curbcut.spec.estimate import Estimate
 from curbcut.spec.nouns import Limits, Machine, ModelShape, Place
 
 FINALISTS = 3
 """Rows of the coarse table that are searched and resolved exactly."""
 WITHIN = 0.01
 """Relative distance from the best row within which rows are finalists."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is asked beside the draft."""
-
-    names: Sequence[str] = (fleets.ANY,)
-    """Machines to choose from: fleets ("8xH100"), "here", or "any" for all with a price."""
-    any_zone: bool = False
-    """Whether the place may be chosen too; else it stays."""
-    contracts: Sequence[str] = ()
-    """Ways to rent to choose from; empty for the draft's own."""
-    traffic: Traffic | None = None
-    multiplier: Estimate | None = None
-    """Of the project over this run, where the budget is the project's."""
-    experts: bool = True
-    """Whether shapes with experts are among the choices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +87,7 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
     solution = solve(choices)
 
     def exactly(found: Choices, row: int, tokens: float) -> Mapping[str, float]:
-        return least(_drafted(draft, found, row, wish), found, row, tokens, here=here,
+        return least(drafted(draft, found, row, wish), found, row, tokens, here=here,
                      pairs=pairs)
 
     best = _finals(draft, solution, wish, here, pairs) if solution.found else None
@@ -200,7 +180,7 @@ def _finals(draft: Draft, solution: Solution, wish: Wish, here: Machine | None,
     failure: InputError | None = None
     for row in _finalists(solution):
         try:
-            ended.append(exact(_drafted(draft, choices, row, wish), choices, row,
+            ended.append(exact(drafted(draft, choices, row, wish), choices, row,
                                float(solution.tokens[row]), here=here, pairs=pairs))
         except TooLittle:
             continue
@@ -236,62 +216,3 @@ def _finalists(solution: Solution) -> list[int]:
             found.append(row)
         seen.add(key)
     return found
-
-
-def _drafted(draft: Draft, choices: Choices, row: int, wish: Wish) -> Draft:
-    """The draft of one row: its machine, place, limits and traffic; who chose them is said."""
-    machine, place, question = choices.machine(row), choices.place(row), choices.question
-    many = len(wish.names) > 1 or fleets.ANY in wish.names
-    if many:
-        draft = on_machine(draft, machine.name,
-                           f"plan: lowest expected loss of {len(choices.fleets)} kinds of machine")
-    elif wish.names[0]:
-        draft = on_machine(draft, wish.names[0], draft.origins.get("machine.name", "command line"))
-    if wish.any_zone:
-        draft = draft.with_values({"place.zone": place.zone}, "plan: least carbon a kWh",
-                                  override=True)
-    if wish.contracts:
-        draft = draft.with_values({"place.contract": place.contract}, "plan: cheapest asked",
-                                  override=True)
-    if "seconds" in question.assumed:
-        draft = draft.with_values({"limits.seconds": question.limits["seconds"]},
-                                  "plan: nobody said how long; a month is assumed")
-    if (money := draft.get("limits.money")) is not None:
-        draft = draft.with_values({"place.currency": money.currency}, "plan: the budget's")
-    draft = _with_shares(draft, choices, row)
-    return _with_traffic(draft, question, choices, row)
-
-
-def _with_shares(draft: Draft, choices: Choices, row: int) -> Draft:
-    """The run's own limits: what the rest of the project and serving leave of what was said."""
-    question, life = choices.question, choices.life[row]
-    multiplier = question.multiplier.value or 1.0
-    for i, (name, key) in enumerate((("usd", "money"), ("kwh", "kwh"), ("kgco2e", "kgco2e"))):
-        said = draft.get(f"limits.{key}")
-        if said is None or (multiplier == 1.0 and life[i] == 0):
-            continue
-        left = question.limits[name] - float(life[i])
-        value: Any = left
-        if name == "usd":
-            value = units.Money(left / usd_per(said.currency).value, said.currency)
-        why = [f"over {multiplier:.2f} for the project"] if multiplier != 1.0 else []
-        why += ["without serving"] if life[i] else []
-        draft = draft.with_values({f"limits.{key}": value},
-                                  f"plan: this run's share of {said}: {', '.join(why)}",
-                                  override=True)
-    return draft
-
-
-def _with_traffic(draft: Draft, question: Question, choices: Choices, row: int) -> Draft:
-    traffic = question.traffic
-    if traffic is None:
-        return draft
-    rate = traffic.tokens_per_second / traffic.job.output_tokens
-    draft = draft.with_values({"serve.requests_per_second": rate, "serve.months":
-                               traffic.job.months}, "command line", override=True)
-    ranks, replicas = (int(one) for one in choices.servers[row])
-    here = max(1, choices.machine(row).accelerators // ranks)
-    return draft.with_values({
-        "serve.tensor_parallel": min(ranks, choices.machine(row).accelerators),
-        "serve.replicas": min(replicas, here)},
-        f"plan: {replicas} of {ranks} accelerators are needed")
