@@ -32,6 +32,7 @@ NEAR = 0.5
 TRIES = 4000
 FELT = 0.02
 """Predicted extra time from which rows tell how far it may be off."""
+Z80 = 1.2815515655446004
 SOURCE = '"Curbcut fit, benchmarks/fit_power_caps.py; traces: Zeus (ml-energy/zeus, Apache-2.0)"'
 NOTE = '"traces of one project: unsupported by a second"'
 
@@ -64,16 +65,18 @@ def fit_all(curves: Sequence[Curve]) -> tuple[list[str], list[str]]:
     out = {name: fit([one for one in curves if one.family != name]) for name in names}
     lines = [*_lines(general, {name: [point[place] for point in out.values()]
                                for place, name in enumerate(NAMES)}, rows=len(curves))]
-    errors, ratios = [], []
+    errors, ratios, draws = [], [], []
     for name in names:
         part = [one for one in curves if one.family == name]
         lines += _lines(own[name], {}, accelerator=name, rows=len(part))
         lines += _lines(out[name], {}, without=name, rows=len(curves) - len(part))
         ratios.append(_extra(out[name], part))
+        draws.append(_residuals(out[name], _cases(part))[len(part):])
         lines.append(_slowdown(_extra(own[name], part), name, len(part)))
         errors.append(f"{name}: never seen {_errors(out[name], part)}; own "
                       f"{_errors(own[name], part)}")
     lines.append(_slowdown(np.concatenate(ratios), "", len(curves)))
+    lines.append(_watts_spread(np.concatenate(draws), len(curves)))
     return lines, errors
 
 
@@ -153,6 +156,14 @@ def _slowdown(ratios: Array, accelerator: str, rows: int) -> str:
     return (f"slowdown,{accelerator},,,,1,{np.clip(low, 0.1, 1):.3g},{max(1.0, high):.3g},"
             f"of the extra time,{rows},1,5% and 95% of measured over predicted; unsupported by a "
             f"second project,{SOURCE},2026-11-22")
+
+
+def _watts_spread(residuals: Array, rows: int) -> str:
+    """Standard deviation that four of five rows of families left out are within 80% of."""
+    value = np.quantile(np.abs(residuals), 0.8) / Z80
+    return (f"watts_spread,,,,,{value:.2g},{value:.2g},{value:.2g},log,{rows},1,of mean watts under "
+            f"a cap: 80% of rows of families left out over {Z80:.4g}; unsupported by a second "
+            f"project,{SOURCE},2026-11-22")
 
 
 if __name__ == "__main__":

@@ -194,7 +194,8 @@ def test_unknown_energy_leaves_operational_and_total_unknown():
 def test_more_energy_is_never_less_carbon(kwh, factor):
     less, more = (carbon(GPUS, Place(zone="DEU"), HOUR, measured(one, "meter"))["total"]
                   for one in (kwh, kwh * factor))
-    assert less.value <= more.value and less.low <= more.low and less.high <= more.high
+    for end in ("value", "low", "high"):  # sums of squares round in their last place
+        assert getattr(less, end) <= getattr(more, end) * (1 + 1e-12)
 
 
 @settings(max_examples=40)

@@ -156,7 +156,8 @@ def test_ranks_write_their_shares_at_the_same_time():
         return rules.save_seconds(RUN.model, replace(RUN.recipe, **degrees)) - rules.SAVE_SECONDS
 
     assert saving(dp_shard=4, tp=2, pp=2) == pytest.approx(saving() / 16)
-    assert saving(dp_replicate=4, cp=2) == saving()
+    assert saving(dp_replicate=4) == saving()
+    assert saving(cp=2) == pytest.approx(saving() / 2)
 
 
 def test_checkpoints_come_as_often_as_machines_fail():
