@@ -161,9 +161,9 @@ def _slowdown(ratios: Array, accelerator: str, rows: int) -> str:
 def _watts_spread(residuals: Array, rows: int) -> str:
     """Standard deviation that four of five rows of families left out are within 80% of."""
     value = np.quantile(np.abs(residuals), 0.8) / Z80
-    return (f"watts_spread,,,,,{value:.2g},{value:.2g},{value:.2g},log,{rows},1,of mean watts under "
-            f"a cap: 80% of rows of families left out over {Z80:.4g}; unsupported by a second "
-            f"project,{SOURCE},2026-11-22")
+    return (f"watts_spread,,,,,{value:.2g},{value:.2g},{value:.2g},log,{rows},1,of mean watts "
+            f"under a cap: 80% of rows of families left out over {Z80:.4g}; unsupported by a "
+            f"second project,{SOURCE},2026-11-22")
 
 
 if __name__ == "__main__":

@@ -93,3 +93,15 @@ def test_small_counts_are_whole_and_small_energies_in_one_unit():
 def test_money_never_has_an_exponent(value):
     assert "e" not in units.show(value, "usd")
     assert "e" not in units.show(-value, "usd")
+
+
+def test_a_value_is_shown_in_the_unit_of_another():
+    assert units.show(0.5, "kwh", like=2.0) == "0.500 kWh"
+    assert units.show(1500.0, "kgco2e", like=2.0) == "1,500 kgCO2e"
+    assert units.show(0.5, "kwh") == "500 Wh"
+
+
+def test_little_carbon_and_water_have_units_of_their_own():
+    assert units.show(3.53e-7, "kgco2e") == "353 ugCO2e"
+    assert units.show(5.7e-6, "litres") == "5.70 ul"
+    assert units.show(0.0, "kgco2e") == "0 gCO2e"

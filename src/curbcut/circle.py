@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curbcut.accounts.development import ledger_ratio
 from curbcut.data import prepare
 from curbcut.data.corpus import Corpus
 from curbcut.errors import Resumable
@@ -62,7 +63,7 @@ def settle(draft: Draft, runs: Path, console: Console) -> Settled:
     draft = draft.with_values({"name": DEFAULT_NAME}, "default")
     folder = run_folders.run_folder(runs, draft.get("name"))
     # A damaged ledger is told before hours of training, not after.
-    pairs = kept_pairs(runs / FILE_NAME)
+    pairs, project = kept_pairs(runs / FILE_NAME), ledger_ratio(runs / FILE_NAME)
     if (folder / "run.toml").exists():
         return _standing(draft, folder, console)
 
@@ -71,14 +72,14 @@ def settle(draft: Draft, runs: Path, console: Console) -> Settled:
     heading(console, 1, "plan", "what this budget buys on this machine")
     machine = _machine(console)
     first = resolve(draft, here=machine, pairs=pairs)
-    print_plan(first, price(first.run, pairs), console=console)
+    print_plan(first, price(first.run, pairs, project=project), console=console)
 
     heading(console, 2, "data", f"text: {first.run.train.text}")
     corpus = _corpus(first, runs, console)
     rates = _probe_step(first, console)
     settled = resolve(_with_shape(draft, first), here=machine, corpus=corpus, step_rates=rates,
                       pairs=pairs)
-    forecast = price(settled.run, pairs, step_rates=rates, corpus=corpus)
+    forecast = price(settled.run, pairs, step_rates=rates, corpus=corpus, project=project)
     run_folders.claim(folder, settled, forecast, asked=draft)
     _print_settled(console, settled, forecast, folder)
     return Settled(settled, forecast, corpus, folder)
@@ -218,7 +219,7 @@ def go(draft: Draft, runs: Path, console: Console, question: str = QUESTION) -> 
 
 def tell(settled: Settled, measured: Account, console: Console) -> None:
     """Step 6: brings the ledger up to date and shows promised against measured."""
-    from curbcut.report.account import print_comparison
+    from curbcut.report.comparison import print_comparison
 
     heading(console, 6, "report", "promised against measured")
     with _ledger_with(settled):

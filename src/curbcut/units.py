@@ -32,7 +32,8 @@ UNITS: Mapping[str, Mapping[str, float]] = {
         "kWh": 1.0, "Wh": 1e-3, "MWh": 1e3, "GWh": 1e6, "J": 1 / 3.6e6, "kJ": 1 / 3.6e3,
         "MJ": 1 / 3.6,
     },
-    "kgco2e": {"kg": 1.0, "g": 1e-3, "t": 1e3, "kgCO2e": 1.0, "gCO2e": 1e-3, "tCO2e": 1e3},
+    "kgco2e": {"kg": 1.0, "g": 1e-3, "t": 1e3, "kgCO2e": 1.0, "gCO2e": 1e-3, "tCO2e": 1e3,
+               "mgCO2e": 1e-6, "ugCO2e": 1e-9},
     "watts": {"W": 1.0, "kW": 1e3, "MW": 1e6},
 }
 """Factor of each accepted unit to the one used inside, by dimension."""
@@ -140,9 +141,11 @@ def parse_fleet(text: str, where: str = "") -> tuple[int, str]:
     return count, match[2]
 
 
-def _scaled(value: float, steps: list[tuple[float, str]], digits: int = 3) -> str:
-    """`value` in the first unit of which there is at least one."""
-    factor, unit = next(((f, u) for f, u in steps if abs(value) >= f), steps[-1])
+def _scaled(value: float, steps: list[tuple[float, str]], like: float | None = None,
+            digits: int = 3) -> str:
+    """`value` in the first unit of which there is at least one of it, or else of `like`."""
+    size = abs(value if like is None else like) or 1e-3
+    factor, unit = next(((f, u) for f, u in steps if size >= f), steps[-1])
     return f"{sig(value / factor, digits)} {unit}".rstrip()
 
 
@@ -172,42 +175,49 @@ def small(value: float, digits: int = 2) -> str:
     return f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
 
 
-def show(value: float, dimension: str) -> str:
-    """`value` in its inner unit as a person reads it: show(240, "seconds") is "4.00 min"."""
+def show(value: float, dimension: str, like: float | None = None) -> str:
+    """`value` in its inner unit as a person reads it: show(240, "seconds") is "4.00 min".
+
+    With `like` it is in the unit in which that is shown: show(0.5, "kwh", like=2.0) is "0.500 kWh";
+    times are always in their own.
+    """
     match dimension:
         case "seconds":
             return _duration(value)
         case "bytes":
             return _scaled(value, [(2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"),
-                                   (2.0**10, "KiB"), (1.0, "B")])
+                                   (2.0**10, "KiB"), (1.0, "B")], like)
         case "kwh":
-            if 1e-4 <= abs(value) < 1e-3:  # "0.885 Wh" reads better beside "2.62 Wh" than in J
+            # "0.885 Wh" reads better beside "2.62 Wh" than in J.
+            if 1e-4 <= abs(value if like is None else like) < 1e-3:
                 return f"{sig(1e3 * value)} Wh"
             return _scaled(value, [(1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"),
-                                   (1 / 3.6e6, "J")])
+                                   (1 / 3.6e6, "J")], like)
         case "kgco2e":
-            return _scaled(value, [(1e3, "tCO2e"), (1.0, "kgCO2e"), (1e-3, "gCO2e")])
+            return _scaled(value, [(1e3, "tCO2e"), (1.0, "kgCO2e"), (1e-3, "gCO2e"),
+                                   (1e-6, "mgCO2e"), (1e-9, "ugCO2e")], like)
         case "watts":
-            return _scaled(value, [(1e6, "MW"), (1e3, "kW"), (1.0, "W")])
+            return _scaled(value, [(1e6, "MW"), (1e3, "kW"), (1.0, "W")], like)
         case "count":
-            if abs(value) < 1000 and value == int(value):
+            if like is None and abs(value) < 1000 and value == int(value):
                 return f"{value:.0f}"
-            return _scaled(value, [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")])
+            return _scaled(value, [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")],
+                           like)
         case "flops":
             return _scaled(value, [(1e24, "YFLOP"), (1e21, "ZFLOP"), (1e18, "EFLOP"),
-                                   (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")])
+                                   (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")], like)
         case "flops/s":
-            return _scaled(value, [(1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s")])
+            return _scaled(value, [(1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s")], like)
         case "bytes/s":
-            return _scaled(value, [(1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")])
+            return _scaled(value, [(1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")], like)
         case "usd":
             if value == 0 or abs(value) >= 0.1:
                 return f"${value:,.2f}"
             return f"${small(value)}" if abs(value) >= 0.01 else f"{small(100 * value)} ct"
         case "joules":
-            return _scaled(value, [(1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")])
+            return _scaled(value, [(1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")], like)
         case "litres":
-            return _scaled(value, [(1e3, "m3"), (1.0, "l"), (1e-3, "ml")])
+            return _scaled(value, [(1e3, "m3"), (1.0, "l"), (1e-3, "ml"), (1e-6, "ul")], like)
         case "fraction":
             return f"{sig(100 * value)}%"
         case _:

@@ -72,6 +72,15 @@ def test_a_year_takes_its_own_figure_and_else_says_which():
         Place(zone="USA", year=2030)).source
 
 
+def test_a_zone_of_one_year_says_so_when_another_is_asked():
+    assert "2022: 561.2 g/kWh, nearest known to 2010" in intensity(
+        Place(zone="ABW", year=2010)).source
+    assert "nearest" not in intensity(Place(zone="ABW", year=2022)).source
+    undated = intensity(Place(zone="gcp:europe-west9", year=2023))
+    assert undated.value == intensity(Place(zone="gcp:europe-west9")).value
+    assert "nearest known to 2023" in undated.source
+
+
 def test_without_a_contract_the_market_figure_is_unknown_and_says_what_to_set():
     found = carbon(GPUS, Place(), HOUR, KWH)
     assert found["market"].value is None

@@ -100,11 +100,11 @@ def test_llmcarbon_embodied_of_xlm():
 # Meta's model cards: GPU-hours x rated watts, and tonnes. The cards state no intensity: one of a
 # family must fit all its models.
 LLAMA = {
-    "Llama 2": (400, 423.4, {368_640: 62.44}),
+    "Llama 2": (400, 423.4, {184_320: 31.22, 368_640: 62.44, 1_720_320: 291.42}),
     "Llama 3": (700, 426.0, {6_400_000: 1900}),
     "Llama 3.1": (700, 413.5, {1_460_000: 420, 7_000_000: 2040, 30_840_000: 8930}),
     "Llama 3.2": (700, 413.0, {370_000: 107, 460_000: 133}),
-    "Llama 4": (700, 387.0, {2_380_000: 645}),
+    "Llama 4": (700, 387.0, {5_000_000: 1354, 2_380_000: 645}),
 }
 
 

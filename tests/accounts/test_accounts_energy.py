@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from curbcut.accounts.energy import (
     host_watts,
     idle,
     idle_watts,
+    pue,
     write,
 )
 from curbcut.accounts.sheet import Sheet
@@ -74,6 +77,47 @@ def test_boundaries_are_nested(seconds, spread, pue, gpu, typical):
     for end in ("low", "value", "high"):
         device, node, facility = (getattr(found[b], end) for b in ("device", "node", "facility"))
         assert device <= node <= facility
+
+
+@pytest.mark.parametrize("name", ["pue_data_centre", "pue_hyperscaler"])
+def test_a_pue_that_a_plan_sets_has_the_interval_of_its_constant(name):
+    known = constant(name)
+    found = pue(Place(pue=known.value))
+    assert (found.value, found.low, found.high) == (known.value, known.low, known.high)
+    assert found.basis == "default" and name in found.source
+
+
+@pytest.mark.parametrize(("stated", "value"), [(1.3, 1.3), (1.0, 1.0), (0.5, 1.0)])
+def test_a_pue_of_ones_own_is_exact_and_never_below_1(stated, value):
+    found = pue(Place(pue=stated))
+    assert (found.low, found.value, found.high, found.basis) == (value, value, value, "given")
+
+
+def test_a_capped_draw_is_uncertain_as_measured_caps_are():
+    machine, recipe = tiny_machine(**H100), replace(tiny_run().recipe, power_limit=0.6)
+    sheet = sheet_of(machine, recipe=recipe)
+    leaf = sheet["power.capped_ratio"].estimate
+    assert leaf.low < 1 < leaf.high
+    assert "power.capped_ratio" in [name for name, _, _ in sheet.influences("watts.device")]
+    found = sheet.estimates()["watts.device"]
+    assert found.low < found.value < found.high
+    free = sheet_of(machine).value("watts.device")
+    assert found.value < free and "power.capped_ratio" not in sheet_of(machine)
+
+
+@settings(max_examples=30)
+@given(limit=st.floats(0.3, 1.0))
+def test_no_draw_under_a_cap_is_above_that_without_it(limit):
+    machine, recipe = tiny_machine(**H100), replace(tiny_run().recipe, power_limit=limit)
+    drawn = sheet_of(machine, recipe=recipe).sampled(200)["watts.device"]
+    assert drawn.max() <= 8 * 700.0 * 1.3  # the share drawn is log-normal above its 90% interval
+    assert drawn.min() > 0
+
+
+def test_power_that_a_person_states_without_ends_is_given_and_exact():
+    machine = tiny_machine(**GPU, watts={"max": 700.0, "typical": 400.0})
+    leaf = sheet_of(machine)["power.accelerator"].estimate
+    assert leaf.basis == "given" and leaf.low == leaf.high == 400.0
 
 
 H100 = GPU | {"watts": {"max": 700.0}}

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from curbcut.accounts.money import (
+    electricity_price,
     money,
     price_age_days,
     price_warning,
@@ -43,6 +44,14 @@ def test_own_rate_of_the_place_is_taken_as_given():
     found = money(GPUS, Place(tenure="rent", usd_per_accelerator_hour=2.5), HOUR, KWH)
     assert found["rent"].value == found["total"].value == 8 * 2.5
     assert "energy" not in found, "a rent includes its electricity"
+
+
+def test_electricity_at_the_price_nobody_stated_is_a_default_with_its_range():
+    found = electricity_price(Place())
+    assert (found.value, found.basis) == (0.20, "default")
+    assert found.low < 0.1 and 0.38 < found.high < 0.5
+    stated = electricity_price(Place(usd_per_kwh=0.31))
+    assert (stated.low, stated.value, stated.high, stated.basis) == (0.31, 0.31, 0.31, "given")
 
 
 def test_a_machine_without_a_price_has_no_rent():

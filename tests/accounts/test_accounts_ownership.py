@@ -5,6 +5,7 @@ import pytest
 from curbcut.accounts.ownership import chip_price, rated_kw, write_ownership
 from curbcut.accounts.sheet import Sheet
 from curbcut.facts import accelerators
+from curbcut.facts.constants import constant
 from curbcut.spec import Estimate, Place, measured
 from tiny import tiny_machine
 
@@ -40,7 +41,7 @@ def test_a_machine_that_is_idle_half_the_time_costs_double():
 def test_room_is_paid_by_rated_power_in_a_data_centre():
     sheet = sheet_of(place=Place(tenure="own", pue=1.3))
     assert rated_kw(NODE).value == pytest.approx(8 * 0.85)
-    assert sheet.value("own.hosting_usd") == pytest.approx(8 * 0.85 * 155 * 12 * 0.01 / 0.85)
+    assert sheet.value("own.hosting_usd") == pytest.approx(8 * 0.85 * 196 * 12 * 0.01 / 0.85)
     assert sheet.value("usd.ownership") == pytest.approx(
         sheet.value("own.depreciation_usd") + sheet.value("own.hosting_usd"))
 
@@ -72,4 +73,18 @@ def test_the_interval_holds_what_is_not_known_of_server_value_and_use():
     assert isinstance(found, Estimate)
     assert found.low < 0.75 * found.value < 1.4 * found.value < found.high
     widest = [name for name, _, _ in sheet_of().influences("usd.ownership")]
-    assert widest[0] == "own.utilisation"
+    assert set(widest[:2]) == {"own.chip_usd", "own.utilisation"}
+
+
+def test_a_price_is_what_one_paid_and_others_pay_half_or_double():
+    found = chip_price(NODE)
+    assert (found.low / found.value, found.high / found.value) == pytest.approx((0.5, 2.0))
+    assert "others pay 0.5 to 2 x" in found.source
+    tpu = chip_price(tiny_machine(kind="tpu", accelerator="h100-sxm-80gb"))
+    assert (tpu.low / tpu.value, tpu.high / tpu.value) == pytest.approx((0.25, 4.0))
+
+
+def test_the_host_of_a_tpu_is_not_that_of_a_gpu():
+    tpu = tiny_machine(kind="tpu", accelerator="tpu-v4", watts={"max": 170.0})
+    assert rated_kw(tpu).value == pytest.approx(
+        (170 + constant("host_watts_per_tpu").value) / 1000)

@@ -46,6 +46,13 @@ def test_rent_is_the_books_median_and_range():
     assert "newest of 2026-11" in found.source
 
 
+def test_one_price_alone_has_the_spread_that_others_have():
+    [only] = prices.rents("tpu-v4", "on-demand")
+    found = rent_price(gpus("tpu-v4"), RENT)
+    assert found.value == only.usd_per_hour and "the one on-demand price" in found.source
+    assert 0.5 < found.low / found.value < 1 < found.high / found.value < 2
+
+
 def test_own_rate_is_for_its_own_contract_only():
     place = Place(tenure="rent", contract="spot", usd_per_accelerator_hour=0.5)
     assert rent_price(gpus(), place).value == 0.5

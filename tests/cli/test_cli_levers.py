@@ -71,9 +71,17 @@ def test_a_picture_is_drawn_where_it_is_asked_for(tmp_path, capsys):
     (["--contract", "spott"], "spot"),
 ])
 def test_bad_input_names_the_nearest_and_changes_nothing(more, says, capsys):
-    assert main([*SOME, *more]) == 2
+    at = SOME.index(more[0]) if more[0] in SOME else len(SOME)
+    assert main([*SOME[:at], *SOME[at + 2:], *more]) == 2
     err = capsys.readouterr().err
     assert says in err and "Traceback" not in err
+
+
+def test_an_option_that_is_given_twice_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*SOME, "--on", "8xA100"])
+    assert left.value.code == 2
+    assert "--on is given twice" in capsys.readouterr().err
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path, capsys):

@@ -84,7 +84,7 @@ def test_what_training_runs_is_said_to_run(capsys):
     assert running["runs_here"] and running["recipe"]["precision"] == "bf16"
     assert running["step_seconds"]["value"] >= best["step_seconds"]["value"]
     assert main(["plan", "--search", "--on", "1xH100", "--model", "qwen3-0.6b"]) == 0
-    assert "the best of what runs here" in capsys.readouterr().out
+    assert "The best of what runs here" in capsys.readouterr().out
     plain = [one for one in (found["search"]["best"], *found["search"]["runners_up"],
                              *found["search"]["front"]) if one["runs_here"]]
     for one in plain:
@@ -96,8 +96,8 @@ def test_what_training_runs_is_said_to_run(capsys):
 def test_the_table_says_counts_best_runners_up_and_front(capsys):
     assert main(SMALL) == 0
     said = capsys.readouterr()
-    for words in ("recipes priced", "fit; least time for 100", "the best  priced only: 2 ranks",
-                  "runners-up, and why they lost", "the Pareto front", "90% interval",
+    for words in ("recipes priced", "fit; least time for 100", "The best: priced only: 2 ranks",
+                  "Runners-up, and why they lost", "The Pareto front", "90% interval",
                   "[recipe]", "micro_batch = ", "of a step: "):
         assert words in said.out
     assert "searched in" in said.err and "searched in" not in said.out

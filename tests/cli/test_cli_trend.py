@@ -80,7 +80,7 @@ def test_csv_has_all_tables_of_plain_figures(capsys):
 def test_markdown_has_a_heading_a_table(capsys):
     code, out, _ = call(capsys, "--format", "markdown", "--budget", "5000 EUR")
     assert code == 0 and out.count("### ") == 9
-    assert "| 5,000.00 EUR |" in out
+    assert "| 5,000 EUR |" in out
 
 
 def test_a_budget_in_euros_is_one_in_dollars(capsys):

@@ -23,7 +23,7 @@ def test_the_verb_prints_a_table_and_writes_rows(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Step time (stack never seen)" in printed
     assert "there-2025" in printed
-    assert "Not expressed: 1 rows" in printed
+    assert "Not expressed: 1 row" in printed
     with open(out) as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines] == ["a1", "a3"]

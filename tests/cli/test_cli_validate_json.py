@@ -173,8 +173,8 @@ def test_the_same_command_prints_the_same_bytes(capsys, tmp_path, kind, write):
 
 
 @pytest.mark.parametrize(("kind", "write", "titles"), [
-    ("throughput", throughput, ("Step time (stack never seen)", "all rows",
-                                "Not expressed: 1 rows")),
+    ("throughput", throughput, ("Step time (stack never seen)", "elsewhere",
+                                "Not expressed: 1 row")),
     ("throughput", sweep, ("Tokens a second", "By step time", "Fits or not", "Regret")),
     ("memory", memory, ("Peak memory", "no quantity that we know: colour")),
     ("runs", runs, ("Accelerator-hours", "'Abacus' is not in the facts")),

@@ -66,6 +66,21 @@ def test_report_for_programs(capsys, runs, inbox):
     assert train["measured"]["kwh"]["device"]["value"] is None
 
 
+@pytest.mark.parametrize(("chosen", "words"), [
+    ("markdown", ["### tiny: train", "| time | total | 4.00 min | 3.20 .. 5.00 | 4.20 min |",
+                  "### 1 of 1 promise held"]),
+    ("csv", ["group,figure,key,promised,promised_low,promised_high,measured,unit,ratio,verdict",
+             "time,total,seconds.total,240.0,192.0,300.0,252.0,seconds,1.05,inside"])])
+def test_a_report_has_every_format(capsys, runs, inbox, chosen, words):
+    inbox.write_account("train", "measured", MEASURED)
+    code, out, _ = call(capsys, "report", "tiny", "--runs", runs, "--format", chosen)
+    assert code == 0
+    for one in words:
+        assert one in out
+    code, out, err = call(capsys, "report", "tiny", "--runs", runs, "--format", "cvs")
+    assert (code, out) == (2, "") and "'csv'" in err
+
+
 def test_a_run_that_is_only_planned_shows_its_plan(capsys, runs, inbox):
     code, out, _ = call(capsys, "report", "tiny", "--runs", runs)
     assert code == 0

@@ -73,6 +73,14 @@ def test_a_year_that_no_source_has_takes_the_nearest(year, nearest):
     assert grid.intensity("India", year).year == nearest
 
 
+@pytest.mark.parametrize("year", [0, 1990, 2022, 2026])
+def test_a_zone_of_one_year_has_it_whatever_is_asked(year):
+    [only] = grid.figures("ABW")
+    assert grid.intensity("ABW", year) == only
+    [undated] = grid.figures("gcp:europe-west9")
+    assert undated.year is None and grid.intensity("gcp:europe-west9", year) == undated
+
+
 def test_own_row_of_a_year_is_a_further_year(own_facts):
     (own_facts / "grid.csv").write_text(
         "zone,gco2e_per_kwh,year,source,date\nFRA,21,2025,operator,2026\n")

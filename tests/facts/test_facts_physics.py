@@ -48,3 +48,19 @@ def test_a_value_outside_its_interval_is_refused(tmp_path: Path,
     monkeypatch.setenv("CURBCUT_FACTS", str(tmp_path))
     with pytest.raises(InputError, match="not in order"):
         physics.constants("physics_training")
+
+
+def test_a_familys_value_goes_before_the_general_one_and_what_was_left_out_before_both() -> None:
+    one = physics.constant
+    assert one("power", "memory", "b200").accelerator == "b200"
+    assert one("power", "memory", "no such family").accelerator == ""
+    assert one("power", "memory", "b200", "Qwen3-8B").without == "Qwen3-8B"
+    assert one("power", "knee", "b200", "Qwen3-8B").value == one(
+        "power", "knee", "", "Qwen3-8B").value
+    assert one("power", "knee", "b200", "no such model").without == ""
+    with pytest.raises(KeyError):
+        one("power", "no such constant")
+
+
+def test_families_are_those_with_values_of_their_own() -> None:
+    assert physics.families("power_caps") == ("a40", "p100", "quadro-rtx-6000", "v100")

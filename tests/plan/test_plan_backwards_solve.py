@@ -61,9 +61,8 @@ def test_brute_force_agrees(usd, text):
         shape, seconds = found.shape(row), found.per_token[row]
         if not math.isfinite(seconds):
             continue
-        fleet = found.fleets[found.of_fleet[row]]
-        rates = fleet.rates[found.of_machine[row]]
-        tokens = min((0.85 * question.limits[name] / rates[name].value - found.fixed[row])
+        rates = dict(zip(COSTS, found.rates[row], strict=True))
+        tokens = min((0.85 * question.limits[name] / rates[name] - found.fixed[row])
                      / seconds for name in question.limits)
         unique = None
         if text:
@@ -72,6 +71,8 @@ def test_brute_force_agrees(usd, text):
         if tokens < found.least_tokens or rules.batch_tokens(
                 tokens, "muon") < found.sequences[row] * 2048:
             continue
+        if not found.sure[row] and tokens / 1.02 >= found.fewest()[row]:
+            tokens /= 1.02
         bits = loss.expected(shape, tokens, optimiser="muon", unique_tokens=unique).bits_per_byte
         lowest = min(lowest, bits.value)
     assert best(question) == pytest.approx(lowest, rel=1e-9)
@@ -104,14 +105,15 @@ def test_the_loss_that_money_reaches_costs_no_more_than_that_money(usd):
     wanted = float(forward.score[forward.row])
     back = solve(choices(replace(limited(), loss=wanted)))
     assert back.found
-    assert back.score[back.row] <= forward.costs[forward.row, 0] * (1 + 1e-9)
+    assert back.score[back.row] <= forward.costs[forward.row, 0] * (1 + 1e-4)
     assert back.bits[back.row] <= wanted * (1 + 1e-9)
 
 
 def test_tokens_needed_reach_the_loss_and_no_fewer_do():
     found = choices(replace(limited(), loss=0.9))
     tokens = found.needed(0.9)
-    some = np.flatnonzero(np.isfinite(tokens) & (tokens > 2 * found.least_tokens))
+    some = np.flatnonzero(np.isfinite(tokens) & (tokens > 1.001 * found.fewest()))
+    assert (tokens >= found.fewest() * (1 - 1e-9)).all()
     assert len(some)
     places = found.of_shape[some]
     assert np.allclose(found.law.bits(tokens[some], places), 0.9, rtol=1e-6)

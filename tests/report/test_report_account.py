@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+import csv
 import io
-import json
-import math
 
 import pytest
 
 from curbcut.report import account as report
+from curbcut.report.formats import written
 from curbcut.report.tables import plain_console
-from curbcut.spec import Account, Draft, Estimate, given, measured, modelled, unknown
+from curbcut.spec import Account, Draft, Estimate, given, modelled, unknown
 
 RUN = {
     "name": "tiny",
@@ -20,7 +20,6 @@ RUN = {
                "learning_rate": 1e-3},
     "train": {"tokens": 100_000},
 }
-SENSOR = "no energy sensor"
 PROMISED = Account(
     seconds={"total": modelled(240.0, 1.25, "roofline"), "steps": modelled(200.0, 1.1, "roofline")},
     tokens={"trained": given(100_000, "run.toml")},
@@ -28,12 +27,6 @@ PROMISED = Account(
     kwh={"device": modelled(0.004, 2.0, "watts x time")},
     usd={"total": modelled(10.0, 2.0, "sum")},
     loss={"bits_per_byte": modelled(1.8, 1.1, "scaling law")})
-MEASURED = Account(
-    seconds={"total": measured(252.0, "clock"), "steps": measured(400.0, "clock")},
-    memory_bytes={"peak": measured(2.5e9, "VmHWM")},
-    kwh={"device": unknown(SENSOR)},
-    kwh_modelled={"device": modelled(0.005, 2.0, "60 W x time")},
-    loss={"bits_per_byte": measured(1.75, "held-out text")})
 
 
 def resolved(**changes):
@@ -50,23 +43,18 @@ def plan(account=PROMISED, run=None, width=100, **options):
     return out.getvalue()
 
 
-def comparison(promised=PROMISED, found=MEASURED, width=80, **options):
-    out = io.StringIO()
-    console = plain_console(out)
-    console.width = width
-    report.print_comparison(promised, found, console=console, **options)
-    return out.getvalue()
-
-
 def row(text, *words):
     (line,) = [line for line in text.splitlines() if line.split()[:len(words)] == list(words)]
     return line
 
 
 def test_a_plan_says_value_interval_basis_and_source():
-    line = row(plan(width=160), "time", "total")
-    for word in ("4.00 min", "3.20 .. 5.00 min", "modelled", "roofline"):
+    text = plan(width=160)
+    line = row(text, "time", "total")
+    for word in ("4.00 min", "3.20 .. 5.00", "modelled"):
         assert word in line
+    assert row(text.partition("Where these figures come from")[2], "time").split() == [
+        "time", "roofline"]
 
 
 def test_a_plan_says_what_is_run_and_who_chose_it():
@@ -90,8 +78,7 @@ def test_memory_fits_or_not(peak, said):
 
 
 def test_a_plan_says_that_it_fits():
-    line = row(plan(), "fits")
-    assert "yes" in line and "50% of 4.00 GiB" in line
+    assert "yes, 50%" in row(plan(), "fits", "in", "4.00", "GiB")
     assert "fits" not in plan(Account(seconds=PROMISED.seconds))
 
 
@@ -99,7 +86,7 @@ def test_what_is_not_known_is_one_closing_line_and_never_zero():
     text = plan(Account(kwh={"device": unknown("no power is known for this machine")},
                         usd={"staff": unknown("staff not included: nobody said")}))
     said = " ".join(text.split())
-    assert "not known: energy device (no power is known for this machine), staff (nobody said)" \
+    assert "not known: energy device (no power is known for this machine); staff (nobody said)" \
         in said
     assert not any(line.startswith("energy") for line in text.splitlines())
 
@@ -118,7 +105,7 @@ def test_a_plan_fits_and_says_its_sources_below_each_once(width):
                          "kgco2e": {"total": modelled(1.0, 2.0, long.strip())}})
     text = plan(account, width=width)
     assert all(len(line) <= width for line in text.splitlines())
-    below = " ".join(text.partition("where these figures come from:")[2].split())
+    below = " ".join(text.partition("Where these figures come from")[2].split())
     assert "energy watts x time money" not in below and "energy watts x time" in below
     assert "watts;" not in below and long.strip() in below
     assert "run.toml" not in below
@@ -135,82 +122,64 @@ def test_notes_are_printed():
     assert "corrected by 3 runs" in plan(notes=["corrected by 3 runs"])
 
 
-def test_promised_against_measured_line_by_line():
-    text = comparison()
-    assert all(len(line) <= 80 for line in text.splitlines())
-    total = row(text, "time", "total")
-    for word in ("4.00 min", "3.20 .. 5.00", "4.20 min", "1.05", "inside"):
-        assert word in total
-    assert row(text, "steps").split()[-2:] == ["2.00", "OUTSIDE"]
-    assert "not promised" in row(text, "energy", "device", "(model)")
+def test_an_exact_zero_has_no_row_and_csv_has_all():
+    account = Account(watts={"device": modelled(15.0, 2.0, "rated"), "host": given(0.0, "a CPU")},
+                      kwh={"node": unknown("nobody knows")})
+    assert "host power" not in plan(account) and "device power" in plan(account)
+    found = {line["key"]: line for line in csv_of(account)}
+    assert (found["watts.host"]["value"], found["watts.host"]["unit"]) == ("0.0", "watts")
+    assert (found["kwh.node"]["value"], found["kwh.node"]["source"]) == ("", "nobody knows")
+    device = found["watts.device"]
+    assert (float(device["value_low"]), float(device["value_high"])) == (7.5, 30.0)
 
 
-def test_what_was_not_measured_has_no_row_and_is_said_with_its_promise():
-    text = comparison()
-    said = " ".join(text.split())
-    assert not any(line.split()[:2] == ["energy", "device"] and "(model)" not in line
-                   for line in text.splitlines())
-    assert f"{SENSOR}: watts and kWh are modelled" in said
-    assert "not measured: tokens 100 k, money total $10.00" in said
-    without = comparison(found=Account(kwh={"device": unknown(SENSOR)}))
-    assert f"not measured ({SENSOR}): energy device 4.00 Wh" in " ".join(without.split())
+def csv_of(account):
+    text = written(report.plan_tables(resolved(), account, "csv"), "csv")
+    return list(csv.DictReader(io.StringIO(text.partition("\nForecast\n")[2])))
 
 
-def test_a_sensor_has_its_row():
-    text = comparison(found=Account(kwh={"device": measured(0.005, "RAPL")},
-                                    kwh_modelled={"device": modelled(0.006, 2, "model")}))
-    assert "inside" in row(text, "energy", "device", "4.00")
-    assert "are modelled" not in text
+def test_ways_to_pay_are_a_block_with_clear_names():
+    ways = {"on_demand": modelled(100.0, 2.0, "price book"),
+            "epoch_amortised": modelled(50.0, 2.0, "Epoch"), "spot": unknown("no price")}
+    block = plan(Account(usd_ways=ways), width=80).partition("Ways to pay for this run")[2]
+    assert "$100.00" in row(block, "rent", "on", "demand")
+    assert "$50.00" in row(block, "Epoch:", "hardware", "written", "off", "+", "energy")
+    assert "not known: rent spot (no price)" in block
 
 
-def test_what_is_exact_is_equal_or_differs_and_no_promise():
-    found = Account(tokens={"trained": measured(100_000, "counted")})
-    text = comparison(found=found)
-    assert row(text, "time", "tokens").split()[-2:] == ["1.00", "equal"]
-    assert "no promise could be checked" in text
-    text = comparison(found=Account(tokens={"trained": measured(50_000, "counted")}))
-    assert row(text, "time", "tokens").split()[-2:] == ["0.50", "differs"]
-    assert "outside" not in text
+def test_ways_that_nobody_can_know_are_one_short_clause():
+    ways = {kind: unknown("no rent of EPYC; set a price") for kind in (
+        "on_demand", "reserved_1y", "spot", "epoch_cloud")}
+    ways["academic"] = modelled(0.1, 2.0, "energy")
+    staff = unknown("staff not included: nobody said how many people (place.staff_fte)")
+    account = Account(usd={"staff": staff}, usd_ways={**ways, "with_staff": staff})
+    text = " ".join(plan(account).split())
+    assert "Ways to pay" not in text
+    assert ("not known: staff (nobody said how many people: place.staff_fte); "
+            "4 ways to pay (no rent of EPYC: set a price)") in text
 
 
-def test_what_neither_side_knows_is_one_closing_line():
-    nobody = Account(usd={"ownership": unknown("no purchase price of EPYC is known"),
-                          "staff": unknown("staff not included: nobody said")})
-    said = " ".join(comparison(nobody, nobody).split())
-    assert "not known: ownership (no purchase price of EPYC is known), staff (nobody said)" in said
-    assert "unknown" not in said
+def test_a_source_is_said_once_and_what_is_none_not_at_all():
+    account = Account(
+        usd={"rent": modelled(2.0, 2.0, "price book"),
+             "total": modelled(2.0, 2.0, "rent; staff not included"),
+             "project": modelled(4.0, 2.0, "this run x multiplier")},
+        kgco2e={"total": modelled(1.0, 2.0, "grid; grid"),
+                "project": modelled(2.0, 2.0, "this run x multiplier")})
+    below = " ".join(plan(account).partition("Where these figures come from")[2].split())
+    assert below == "money price book; this run x multiplier carbon grid"
 
 
-def test_the_summary_counts_what_could_be_checked():
-    text = comparison()
-    assert "3 of 4 promises held; outside: time steps 2.0x" in text
-    found = report.verdict(PROMISED.against(MEASURED))
-    assert (found.checked, found.held) == (4, 3)
-    assert [line.kind for line in found.outside] == ["steps"]
+@pytest.mark.parametrize(("section", "kind", "label"), [
+    ("joules_per_token", "training", "a token trained"), ("kgco2e", "market", "market-based"),
+    ("usd", "development", "experiments and failures"), ("kwh", "project", "whole project")])
+def test_new_figures_have_words(section, kind, label):
+    assert label in plan(Account(**{section: {kind: modelled(2.0, 2.0, "x")}}))
 
 
-def test_nothing_against_nothing_holds_no_promise():
-    assert "no promise could be checked" in comparison(Account(), Account())
-
-
-def test_json_has_every_line_and_null_for_what_is_not_known():
-    told = json.loads(report.as_json(PROMISED, MEASURED, run=resolved(), notes=["x"]))
-    assert told["measured"]["kwh"]["device"] == {
-        "value": None, "low": None, "high": None, "basis": "measured", "source": SENSOR}
-    by_figure = {(line["section"], line["figure"]): line for line in told["lines"]}
-    assert by_figure["seconds", "steps"] == {"section": "seconds", "figure": "steps", "ratio": 2.0,
-                                             "inside": False}
-    assert by_figure["kwh", "device"]["inside"] is None
-    assert (told["held"], told["checked"], told["notes"]) == (3, 4, ["x"])
-    assert told["origins"]["train.tokens"] == "run.toml"
-
-
-def test_json_is_strict_and_always_the_same():
-    odd = Account(usd={"total": Estimate(1.0, 0.5, math.inf)},
-                  loss={"bits_per_byte": Estimate(math.nan)})
-    text = report.as_json(odd)
-    assert text == report.as_json(odd)
-    told = json.loads(text, parse_constant=pytest.fail)
-    assert told["promised"]["usd"]["total"]["high"] is None
-    assert told["promised"]["loss"]["bits_per_byte"]["value"] is None
-    assert told["measured"] is None
+def test_markdown_has_the_run_its_figures_and_their_sources():
+    text = written(report.plan_tables(resolved(), PROMISED, "markdown"), "markdown")
+    for words in ("### Run", "| run | tiny | chosen by |", "### Forecast",
+                  "| time | total | 4.00 min | 3.20 .. 5.00 | modelled |",
+                  "### Where these figures come from"):
+        assert words in text

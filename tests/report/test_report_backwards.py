@@ -52,9 +52,9 @@ def test_what_binds_says_what_more_would_buy(found):
 
 
 def test_tables_fit_a_console_and_every_format(found):
-    for table in report.all_tables(found):
+    for table in [report.said(found), *report.all_tables(found)]:
         assert max(map(len, said(table).splitlines())) <= tables.PIPE_WIDTH
-        keys = [column.key for column in table.columns]
+        keys = [column.key for column in table.columns if column.only != "people"]
         assert len(set(keys)) == len(keys)
     whole = list(report.all_tables(found))
     for chosen in ("markdown", "csv", "json"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 
@@ -8,7 +9,7 @@ import pytest
 from curbcut.accounts.sheet import Sheet
 from curbcut.errors import UnknownName
 from curbcut.report import tables
-from curbcut.report.explain import as_plain, print_explanation
+from curbcut.report.explain import as_plain, explanation, show_explanation
 from curbcut.spec.estimate import Estimate, given, unknown
 
 
@@ -33,7 +34,7 @@ def sheet():
 
 def printed(sheet, key):
     file = io.StringIO()
-    print_explanation(sheet, key, console=tables.plain_console(file))
+    tables.show(explanation(sheet, key), console=tables.plain_console(file))
     return file.getvalue()
 
 
@@ -47,7 +48,7 @@ def test_it_says_value_interval_formula_inputs_and_sources(sheet):
 
 
 def test_the_leaf_that_moves_it_most_stands_first(sheet):
-    moved = printed(sheet, "usd.rent").partition("what moves")[2]
+    moved = printed(sheet, "usd.rent").partition("What moves")[2]
     assert 0 < moved.index("seconds.total") < moved.index("rent.usd_per_hour")
     assert "fleet.count" not in moved
 
@@ -78,3 +79,26 @@ def test_an_unknown_key_names_the_nearest(sheet):
         printed(sheet, "usd.rant")
     with pytest.raises(UnknownName, match=r"usd\.rent"):
         as_plain(sheet, "usd.rant")
+
+
+def test_csv_has_the_tree_with_units_and_depths(sheet, capsys):
+    show_explanation(sheet, "usd.rent", "csv")
+    titled, tree = capsys.readouterr().out.split("\n", 1)
+    assert titled.startswith("usd.rent = ")
+    rows = {row["key"]: row for row in csv.DictReader(io.StringIO(tree.partition("\n\n")[0]))}
+    assert float(rows["seconds.total"]["value_high"]) == 14400.0
+    assert (rows["seconds.total"]["unit"], rows["seconds.total"]["depth"]) == ("seconds", "1.0")
+    assert rows["usd.rent"]["from"] == "= hours x accelerators x rent"
+
+
+def test_markdown_and_json_say_the_same_figure(sheet, capsys):
+    show_explanation(sheet, "usd.rent", "markdown")
+    assert "| usd.rent | $32.00 |" in capsys.readouterr().out
+    show_explanation(sheet, "usd.rent", "json", samples=200, seed=3)
+    told = json.loads(capsys.readouterr().out)
+    assert told["samples"] == 200 and told == as_plain(sheet, "usd.rent", samples=200, seed=3)
+
+
+def test_money_is_said_in_the_currency_of_the_place(sheet):
+    (title, *_), *_ = [[table.title] for table in explanation(sheet, "usd.rent", currency="EUR")]
+    assert " EUR " in title and "$" not in title

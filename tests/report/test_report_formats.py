@@ -144,3 +144,18 @@ def test_json_is_the_short_form():
 def test_formats_that_are_none(arguments, error, said):
     with pytest.raises(error, match=said):
         parsed(*arguments)
+
+
+def test_some_columns_are_for_programs_and_some_for_people():
+    table = Table("t", (Column("a"), Column("b", only="programs"), Column("c", only="people")),
+                  [("x", "y", "z")])
+    assert formats.written([table], "csv") == "a,b\nx,y\n"
+    assert "| x | z |" in formats.written([table], "markdown")
+    plain = formats.as_plain(table)
+    assert plain["rows"] == [{"a": "x", "b": "y"}] and len(plain["columns"]) == 2
+
+
+def test_sentences_alone_are_no_csv():
+    tables_ = [Table("Said", (), (), ["a < b"]), Table("t", (Column("a"),), [("x",)])]
+    assert formats.written(tables_, "csv") == "a\nx\n"
+    assert formats.written(tables_, "markdown").startswith("### Said\n\n- a &lt; b\n\n### t\n")

@@ -40,7 +40,7 @@ def test_the_text_says_total_interval_evidence_and_why_not(found):
     text = " ".join(written(found).split())
     assert f"{found.factor:.3g} x less" in text
     assert "EUR" in text and "$" not in text.split("What each sets")[0]
-    assert "90% interval" in text and "may be none" in text
+    assert "90% interval" in text and "it may save none" in text
     assert "[throughput: torchtitan" in text and "[end-to-end: nanochat" in text
     assert "no mxfp8 on h100-sxm-80gb" in text
     assert "sets recipe.precision: bf16 -> fp8" in text

@@ -8,6 +8,7 @@ import pytest
 from curbcut.plan.offers import RunnerUp
 from curbcut.plan.search_draft import search_draft
 from curbcut.report import search
+from curbcut.report.formats import written
 from curbcut.report.tables import plain_console
 from curbcut.spec.draft import Draft
 
@@ -68,9 +69,23 @@ def test_differences_are_the_fields_that_differ(searched):
 def test_the_print_fits_and_says_all(searched, width):
     said = printed(searched, width)
     assert max(map(len, said.splitlines())) <= width
-    for words in (f"{searched.found.priced:,} recipes priced", "the best", "runners-up",
-                  "the Pareto front", "other ", searched.found.best.offer.machine.name):
+    for words in (f"{searched.found.priced:,} recipes priced", "The best", "Runners-up",
+                  "The Pareto front", "other ", searched.found.best.offer.machine.name):
         assert words in said
+
+
+@pytest.mark.parametrize("chosen", ["markdown", "csv"])
+def test_other_formats_have_best_recipe_runners_up_and_front(searched, chosen):
+    text = written(search.search_tables(searched, chosen, top=6), chosen)
+    best = searched.found.best
+    for words in ("Its recipe", best.offer.machine.name, f"{best.recipe.micro_batch}",
+                  "Runners-up, and why they lost", "The Pareto front"):
+        assert words in text
+    if chosen == "csv":
+        front = text.partition("The Pareto front")[2].splitlines()
+        assert front[1].startswith("all_steps_seconds,all_steps_seconds_low,")
+        assert len(front) == 2 + len(searched.found.front)
+        assert "recipes priced" not in text  # a sentence is no table
 
 
 def test_the_plain_form_is_json_and_complete(searched):

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+
+import pytest
 
 from curbcut.plan.validation.outcome import Outcome, Part, Regime
 from curbcut.plan.validation.score import Prediction, Unexpressed
@@ -29,6 +32,36 @@ def test_a_table_has_errors_coverage_and_what_was_left_out_by_reason(capsys):
     assert lines["s"] == ["s", "2", "10.0%", "10.0%", "14.0%", "-5.0%", "50%", "100%"]
     assert "Not expressed: 3 rows" in printed
     assert lines["2"] == ["2", "no", "chip"]
+
+
+def test_one_source_of_several_quantities_is_one_table(capsys):
+    print_outcome(outcome({"amortised": part(0), "cloud": part(-0.01)}, kind="cost"))
+    said = capsys.readouterr().out
+    assert said.startswith("Cost, s\n") and said.count("median error") == 1
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line}
+    assert rows["amortised"][2] == "0.0%" and rows["cloud"][5] == "0.0%"
+    assert "all rows" not in said
+
+
+def test_a_source_alone_is_not_said_twice(capsys):
+    print_outcome(outcome({"": part(5, -15)}))
+    said = capsys.readouterr().out
+    assert "all rows" not in said and "mean error over sources" not in said
+
+
+@pytest.mark.parametrize("chosen", ["markdown", "csv", "json"])
+def test_every_format_has_the_errors(capsys, chosen):
+    print_outcome(outcome({"": part(5, -15, left=("no chip",))}), chosen)
+    said = capsys.readouterr().out
+    if chosen == "json":
+        assert json.loads(said)["median_abs_pct_error"] == pytest.approx(10)
+    elif chosen == "csv":
+        titled, head, row, *rest = csv.reader(io.StringIO(said))
+        assert titled == ["Step time (stack never seen)"] and head[2] == "median_abs_pct_error"
+        assert row[:2] == ["s", "2"] and float(row[2]) == pytest.approx(10)
+        assert rest[-1] == ["1", "no chip"]
+    else:
+        assert "| s | 2 | 10.0% |" in said and "### Not expressed: 1 row\n" in said
 
 
 def test_nothing_predicted_prints_dashes_and_not_nought(capsys):

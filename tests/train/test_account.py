@@ -31,6 +31,15 @@ def test_without_a_sensor_no_energy_is_measured(opened):
     assert account.kwh_modelled["device"].value == pytest.approx(10.0 * 5.0 / 3.6e6)
 
 
+def test_joules_a_token_are_the_facilitys_energy_over_the_tokens(opened):
+    _, account = measured_after(opened, 4.0)
+    assert account.joules_per_token["training"].value == pytest.approx(
+        account.kwh_modelled["facility"].value * 3.6e6 / 1000)
+    session, _ = measured_after(opened, 4.0)
+    session.tokens = 0
+    assert not measured_account(session).joules_per_token["training"].known
+
+
 def test_a_sensors_joules_are_the_devices_kwh(opened):
     session, _ = measured_after(opened, 4.0)
     session.joules = 3.6e6

@@ -15,19 +15,19 @@ from dataclasses import replace
 from typing import Literal
 
 from curbcut.accounts.convert import known
-from curbcut.accounts.sheet import Sheet
+from curbcut.accounts.sheet import Z90, Sheet
 from curbcut.facts import physics as named
 from curbcut.physics import power, power_cap
 from curbcut.physics.constants import family
-from curbcut.physics.numbers import larger
+from curbcut.physics.numbers import Number, larger, smaller
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place, Recipe
 
 JOULES_PER_KWH = 3.6e6
-Z90 = 1.6448536269514722
-"""Half-width of the central 90% of a normal distribution."""
 SAME = 0.01
 """A typical power so near to the default share of the rated power is that default."""
+DEFAULT_PUES = ("pue_data_centre", "pue_hyperscaler")
+"""Constants whose value a plan sets where nobody stated one: such a place has their interval."""
 USUAL = power.Busy(compute=0.4, memory=0.2, link=0.1)
 """What a well-tuned training keeps busy: the work at which measured runs draw the usual share. The
 power model was fitted to serving, where its level comes from; of training it says what differs."""
@@ -76,20 +76,25 @@ def write_device(sheet: Sheet, machine: Machine, recipe: Recipe | None = None,
 
 
 def _capped(sheet: Sheet, machine: Machine, recipe: Recipe, inputs: list[str], text: str) -> None:
-    """watts.device under a cap: the share drawn without it sets how far the cap is felt."""
+    """watts.device under a cap: the share drawn without it sets how far the cap is felt, and
+    measured draws lie around what is said.
+    """
     constants = power_cap.cap_constants(machine.accelerator)
     count, rated = machine.accelerators, _rated(machine)
     sheet.leaf("recipe.power_limit", given(recipe.power_limit, "the recipe's power limit"),
                "fraction")
+    wide = math.exp(Z90 * power_cap.watts_spread())
+    sheet.leaf("power.capped_ratio", Estimate(
+        1.0, 1 / wide, wide, "modelled", "measured over predicted watts under power caps"))
 
-    def watts(limit: float, one: float, share: float = 1.0) -> float:
+    def watts(limit: Number, ratio: Number, one: Number, share: Number = 1.0) -> Number:
         drawn = one * share
-        kept: float = power_cap.capped(limit, drawn / rated, constants).watts
-        return count * drawn * kept
+        kept = power_cap.capped(limit, drawn / rated, constants).watts
+        return count * drawn * smaller(kept * ratio, 1.0)
 
     sheet.formula("watts.device", f"{text} under the power limit",
-                  ["recipe.power_limit", *inputs], watts, "watts", basis="modelled",
-                  source="fit to measured power caps (facts/power_caps.csv)")
+                  ["recipe.power_limit", "power.capped_ratio", *inputs], watts, "watts",
+                  basis="modelled", source="fit to measured power caps (facts/power_caps.csv)")
 
 
 def _rated(machine: Machine) -> float:
@@ -120,10 +125,11 @@ def _own_typical(machine: Machine) -> bool:
 
 
 def _own(machine: Machine) -> Estimate:
-    typical = machine.watts["typical"]
+    typical, source = machine.watts["typical"], "the machine's own typical power"
+    if not {"low", "high"} & machine.watts.keys():
+        return given(typical, source)
     return Estimate(typical, min(machine.watts.get("low", typical), typical),
-                    max(machine.watts.get("high", typical), typical), "modelled",
-                    "the machine's own typical power")
+                    max(machine.watts.get("high", typical), typical), "modelled", source)
 
 
 def _share_name(machine: Machine) -> str:
@@ -143,13 +149,19 @@ def _share(machine: Machine, shares: power.Busy | None) -> Estimate:
     values = power.power_constants(machine.accelerator)
     if shares.serving:
         return _served_share(shares, values)
-    moved = float(power.accelerator_watts(shares, 1.0, values)
-                  / power.accelerator_watts(USUAL, 1.0, values))
+    moved = float(busier(shares, machine))
     value = min(1.0, general.value * moved)
     return Estimate(value, min(value, general.low * moved), max(value, min(1.0, general.high
                     * moved)), "modelled",
                     f"{value:.0%} of rated power: multipliers {float(shares.compute):.0%}, memory "
                     f"{float(shares.memory):.0%}, links {float(shares.link):.0%} busy")
+
+
+def busier(shares: power.Busy, machine: Machine) -> Number:
+    """Draw of an accelerator at such training work over that at `USUAL` work; polymorphic."""
+    values = power.power_constants(machine.accelerator)
+    return (power.accelerator_watts(shares, 1.0, values)
+            / power.accelerator_watts(USUAL, 1.0, values))
 
 
 def _served_share(shares: power.Busy, values: power.PowerConstants) -> Estimate:
@@ -192,14 +204,24 @@ def _host(sheet: Sheet, machine: Machine) -> None:
         sheet.leaf("watts.host", given(0.0, "cores and memory are the node"), "watts")
         return
     count = machine.accelerators
-    name = "host_watts_per_tpu" if machine.kind == "tpu" else "host_watts_per_accelerator"
+    name = host_constant(machine)
     sheet.leaf("power.host", known(name), "watts")
     sheet.formula("watts.host", "accelerators x host watts each", ["power.host"],
                   lambda each: count * each, "watts", source=name)
 
 
+def host_constant(machine: Machine) -> str:
+    """Name of the constant for the watts of a host an accelerator."""
+    return "host_watts_per_tpu" if machine.kind == "tpu" else "host_watts_per_accelerator"
+
+
 def pue(place: Place) -> Estimate:
-    """The building's power usage effectiveness, never below 1."""
+    """The building's power usage effectiveness, never below 1; with the interval of the constant
+    that it is the value of, where a plan sets it by that.
+    """
+    for name in DEFAULT_PUES:
+        if known(name).value == place.pue:
+            return known(name)
     return given(max(1.0, place.pue), f"PUE {max(1.0, place.pue):g} of the place")
 
 
@@ -231,6 +253,11 @@ def energy(machine: Machine, place: Place, seconds: Estimate, recipe: Recipe | N
     return sheet.account().kwh
 
 
+def drawn_by_work(machine: Machine) -> bool:
+    """Whether the draw follows what the work keeps busy: not where somebody stated it."""
+    return bool(machine.watts.get("max")) and not _own_typical(machine)
+
+
 def drawn_share(machine: Machine, shares: power.Busy | None = None) -> float:
     """Mean draw of an accelerator without a cap, of its rated power: what decides how far a cap is
     felt (`power_cap.stretched`).
@@ -247,8 +274,7 @@ def idle_watts(machine: Machine) -> Estimate:
     `host_watts`. No value where neither idle nor rated power is known.
     """
     if machine.watts.get("idle"):
-        each = Estimate(machine.watts["idle"], basis="modelled", source="the machine's own idle "
-                        "power")
+        each = given(machine.watts["idle"], "the machine's own idle power")
     elif machine.watts.get("max"):
         share = _idle_share(machine)
         each = share.scaled(machine.watts["max"], share.source)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from curbcut.accounts import epoch_run, staff
+from curbcut.accounts.convert import known
 from curbcut.accounts.ownership import write_ownership
 from curbcut.accounts.rent import (
     CONTRACTS,
@@ -117,10 +118,24 @@ def _source(sheet: Sheet, key: str) -> str:
 
 
 def _write_energy(sheet: Sheet, place: Place, key: str) -> str:
-    price = once(sheet, "place.usd_per_kwh", given(place.usd_per_kwh, "the place's own"), "usd")
+    price = once(sheet, "place.usd_per_kwh", electricity_price(place), "usd")
     return sheet.formula(key, "facility energy x price of electricity", ("kwh.facility", price),
                          lambda kwh, usd: kwh * usd, "usd",
                          source=f"facility energy at ${place.usd_per_kwh:g}/kWh")
+
+
+def electricity_price(place: Place) -> Estimate:
+    """US dollars a kWh: the place's own; where it is what a place has unless stated, with the
+    interval from what industry pays in the United States to the dearest households of the EU.
+    """
+    usd = place.usd_per_kwh
+    if usd != Place().usd_per_kwh:
+        return given(usd, "the place's own")
+    least, most = known("usd_per_kwh_retail_us"), known("eur_per_kwh_household_eu")
+    assert least.low is not None and most.high is not None
+    return Estimate(usd, min(usd, least.low), max(usd, most.high * currency.usd_per("EUR").value),
+                    "default", f"${usd:g}/kWh unless stated; interval: industry in the US to "
+                    "households in Germany (usd_per_kwh_retail_us, eur_per_kwh_household_eu)")
 
 
 def price_age_days(machine: Machine, place: Place, today: date) -> int | None:

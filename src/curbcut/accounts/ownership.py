@@ -9,10 +9,11 @@ Electricity is another line, and people are.
 from __future__ import annotations
 
 from curbcut.accounts.convert import known
+from curbcut.accounts.energy import host_constant
 from curbcut.accounts.rent import hours_a_year, once
 from curbcut.accounts.sheet import Sheet
 from curbcut.errors import UnknownName
-from curbcut.facts import accelerators
+from curbcut.facts import accelerators, epoch
 from curbcut.facts.accelerators import Accelerator
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place
@@ -31,9 +32,11 @@ def chip_price(machine: Machine) -> Estimate:
         found = None
     if not found or not found.purchase_usd:
         return unknown(f"no purchase price of {machine.accelerator} is known", "default")
+    around = epoch.constant("spread_price_tpu" if machine.kind == "tpu" else "spread_price_gpu")
     usd = found.purchase_usd
-    return Estimate(usd, usd, usd, "default",
-                    f"${usd:,.0f} a chip, {found.purchase_kind} of {found.purchase_date}")
+    return Estimate(usd, usd * around.low, usd * around.high, "default",
+                    f"${usd:,.0f} a chip, {found.purchase_kind} of "
+                    f"{found.purchase_date}; others pay {around.low:g} to {around.high:g} x")
 
 
 def write_ownership(sheet: Sheet, machine: Machine, place: Place, key: str) -> str:
@@ -101,7 +104,7 @@ def rated_kw(machine: Machine) -> Estimate:
     most = machine.watts.get("max")
     if not most:
         return unknown(f"no rated power of {machine.accelerator} is known", "default")
-    each = known("host_watts_per_accelerator")
+    each = known(host_constant(machine))
     assert each.value is not None and each.low is not None and each.high is not None
     count = machine.accelerators / 1000
     return Estimate((most + each.value) * count, (most + each.low) * count,

@@ -86,10 +86,30 @@ def _stale(own: Sequence[RentPrice], rents: Sequence[RentPrice]) -> bool:
 
 def _middle(rents: Sequence[RentPrice], contract: str) -> Estimate:
     amounts = sorted(one.usd_per_hour for one in rents)
-    what = (f"the one {contract} price, of" if len(rents) == 1
-            else f"median of {len(rents)} {contract} prices, newest of")
+    if amounts[0] == amounts[-1]:
+        low, high = _usual_spread(table.overlay_folder())
+        return Estimate(amounts[0], amounts[0] * low, amounts[0] * high, "default",
+                        f"the one {contract} price, of {_newest(rents)}; others ask {low:.2f} to "
+                        f"{high:.2f} x, as of accelerators with several")
+    what = f"median of {len(rents)} {contract} prices, newest of"
     return Estimate(statistics.median(amounts), amounts[0], amounts[-1], "default",
                     f"{what} {_newest(rents)}")
+
+
+@functools.cache
+def _usual_spread(overlay: Path) -> tuple[float, float]:
+    """Least and most over the median of on-demand prices: medians over the accelerators of the
+    book that have several.
+    """
+    asked: dict[str, list[float]] = {}
+    for one in prices.book():
+        if one.kind == "on-demand":
+            asked.setdefault(one.accelerator, []).append(one.usd_per_hour)
+    several = [sorted(usd) for usd in asked.values() if min(usd) < max(usd)]
+    if not several:
+        return 1.0, 1.0
+    return (statistics.median(usd[0] / statistics.median(usd) for usd in several),
+            statistics.median(usd[-1] / statistics.median(usd) for usd in several))
 
 
 def _discounted(rent: Estimate, contract: str, note: str, overlay: Path) -> Estimate:

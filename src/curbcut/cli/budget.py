@@ -75,9 +75,9 @@ def backwards(args: argparse.Namespace, draft: Draft) -> bool:
     whole = bool(draft.get("model.preset")) or set(draft.values) >= WHOLE
     if whole:
         return many
-    limited = any((args.budget, args.energy, args.carbon, args.data, args.serve, args.loss,
-                   args.project))
-    elsewhere = args.hours and any(not is_here(name) for name in on)
+    limited = any((args.budget, args.energy, args.carbon, args.serve, args.loss, args.project))
+    away = any(not is_here(name) for name in on)
+    elsewhere = (args.hours and (away or args.data)) or (args.data and (away or not on))
     return bool(many or limited or elsewhere)
 
 
@@ -85,10 +85,9 @@ def run(args: argparse.Namespace, draft: Draft) -> int:
     """Prints what the budget buys; returns the exit code. Raises InputError for what cannot be."""
     import time
 
-    from curbcut.cli import plan
+    from curbcut.cli import plan, told
     from curbcut.plan.backwards.answer import backwards as solved
     from curbcut.plan.backwards.drafts import Wish
-    from curbcut.plan.forecast import forecast
     from curbcut.report import backwards as report
 
     on = names(args) or _machines(args, draft)
@@ -105,16 +104,14 @@ def run(args: argparse.Namespace, draft: Draft) -> int:
     resolved = answer.best.resolved
     if args.write:
         plan.write(args.write, resolved)
-    account = plan.served(resolved, forecast(resolved.run, pairs))
+    account = told.priced(args, resolved, pairs)
     if args.plot:
         from curbcut.report.pictures import plan as picture
 
         picture.draw(resolved, account, args.plot, points=answer.front,
                      chosen=answer.chosen if answer.serving else None)
-    if args.json:
-        plan.print_json(resolved, account, {"backwards": report.as_plain(answer)})
-    else:
-        report.print_answer(answer, account)
+    told.tell(args, resolved, account, pairs, before=[report.said(answer)],
+              after=list(report.all_tables(answer)), more={"backwards": report.as_plain(answer)})
     print(f"curbcut: {answer.priced:,} plans on {answer.machines} machines compared in "
           f"{seconds:.2f} s", file=sys.stderr)
     return 0
@@ -175,9 +172,10 @@ def _multiplier(args: argparse.Namespace, draft: Draft) -> Estimate | None:
     """All runs of the project over this one, where the budget is the project's."""
     if not args.project:
         return None
-    from curbcut.accounts.development import multiplier
+    from curbcut.accounts.development import ledger_ratio, multiplier
 
-    found: Estimate = multiplier(draft.get("train.development", 0.0), None)
+    found: Estimate = multiplier(draft.get("train.development", 0.0),
+                                 ledger_ratio(args.runs / FILE_NAME))
     return found
 
 

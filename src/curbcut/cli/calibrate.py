@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from curbcut.cli import formats
+
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb and its options."""
@@ -19,7 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--stack", default="", metavar="NAME",
                         help="the software, where the file has more than one")
     parser.add_argument("--version", default="", metavar="V", help="rows of this version only")
-    parser.add_argument("--json", action="store_true", help="print constants and errors as JSON")
+    formats.add(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--write", action="store_true", help="write them to your own facts")
     what.add_argument("--dry-run", action="store_true", help="only print them (the default)")
@@ -30,16 +32,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints constants and errors; returns 0. Raises InputError for a file without such rows."""
     from curbcut.plan.validation import calibrate
 
+    from curbcut.report.validation import print_calibration
+
+    chosen = formats.chosen(args)
     found = calibrate.calibrate(args.file, args.stack, args.version)
-    if args.json:
-        import json
-
-        json.dump(calibrate.plain(found), sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
-    else:
-        from curbcut.report.validation import print_calibration
-
-        print_calibration(found)
+    print_calibration(found, chosen, calibrate.plain(found) if chosen == "json" else None)
     if found.rows < calibrate.ENOUGH_ROWS:
         print(f"curbcut: {found.rows} rows are few: the constants stay near what other software "
               f"taught; {calibrate.ENOUGH_ROWS} or more are best", file=sys.stderr)

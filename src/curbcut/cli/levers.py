@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curbcut.cli import formats
 from curbcut.errors import InputError, UnknownName
 from curbcut.spec.draft import Draft
 from curbcut.spec.nouns import Run, ServeJob
+
+if TYPE_CHECKING:
+    from curbcut.plan.levers.case import Taught
 
 _NOT_ASKED = ("budget", "energy", "carbon", "data", "loss")
 """Options of `plan` that leave the run itself to be found."""
@@ -64,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
     every = catalogue.chosen(names, catalogue.TRAINING + serving.SERVING)
     if args.unit:
         price.unit(args.unit)
-    planned, memory_factor = _planned(args)
+    planned, taught = _planned(args)
     unit = price.unit(args.unit or planned.place.currency)
     training = [one for one in every if one.group != "serving"]
     served = [one for one in every if one.group == "serving"]
     found = []
     if training:
         found.append(waterfall(planned, training, unit, what_if=args.what_if,
-                               memory_factor=memory_factor))
+                               taught=taught))
     if served and (args.serving or names or planned.serve != ServeJob()):
         found.append(serving.serving_waterfall(planned, unit, served, what_if=args.what_if))
     if args.plot:
@@ -82,11 +86,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(args: argparse.Namespace) -> tuple[Run, float]:
-    """The run, and what was learned of its machine's memory."""
+def _planned(args: argparse.Namespace) -> tuple[Run, Taught]:
+    """The run, and what measured runs taught of it, as `curbcut plan` has them."""
+    from curbcut.accounts.development import ledger_ratio
     from curbcut.cli.plan import draft_of, this_machine
     from curbcut.ledger import FILE_NAME, kept_pairs
     from curbcut.plan.calibration import correction
+    from curbcut.plan.levers.case import Taught
     from curbcut.plan.resolve import resolve
 
     for option in ("on", "zone", "contract"):
@@ -100,7 +106,7 @@ def _planned(args: argparse.Namespace) -> tuple[Run, float]:
     pairs = list(kept_pairs(args.runs / FILE_NAME))
     planned = resolve(draft, here=here, pairs=pairs).run
     learned = correction(planned.machine, planned.recipe.precision, pairs)
-    return planned, learned.memory_factor
+    return planned, Taught(planned.machine, learned, ledger_ratio(args.runs / FILE_NAME))
 
 
 def _file(given: str | None, runs: Path) -> str | None:

@@ -121,12 +121,27 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
                 yield from _actions(inner)
 
 
+class _Once(argparse._StoreAction):
+    """An option that is given once: of two values, one would silently not count."""
+
+    given = False
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: object, option_string: str | None = None) -> None:
+        """Keeps the value; an error where there is one already."""
+        if option_string and self.given:
+            parser.error(f"{option_string} is given twice")
+        self.given = bool(option_string)
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
     """Options in full only, and errors in the product's own form."""
 
     def __init__(self, **options: object) -> None:
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)  # type: ignore[arg-type]
+        self.register("action", None, _Once)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Prints one clear error and leaves with exit code 2."""

@@ -7,16 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from curbcut.cli import budget
+from curbcut.cli import budget, told
 from curbcut.errors import InputError
 from curbcut.ledger import FILE_NAME, kept_pairs
-from curbcut.plan.forecast import forecast
 from curbcut.plan.machines import is_here
 from curbcut.plan.resolve import resolve
 from curbcut.spec import Run, codec
-from curbcut.spec.account import Account
 from curbcut.spec.draft import Draft, Resolved, load
-from curbcut.spec.nouns import Machine, ServeJob
+from curbcut.spec.nouns import Machine
 
 COMMAND_LINE = "command line"
 
@@ -35,7 +33,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--zone", help='grid zone, like "FRA"; "any", with a budget, '
                         "for the cleanest")
     parser.add_argument("--name", help="name of the run")
-    parser.add_argument("--json", action="store_true", help="print run, origins and forecast")
+    told.add(parser)
     parser.add_argument("--write", metavar="FILE", help="write the resolved run as TOML")
     parser.add_argument("--plot", metavar="FILE", type=Path,
                         help="draw the plan as .svg or .png; of a budget its Pareto front too")
@@ -56,6 +54,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit code. Raises InputError for what cannot be planned."""
+    told.chosen(args)
     if args.plot:
         from curbcut.report.pictures import canvas
 
@@ -69,30 +68,15 @@ def run(args: argparse.Namespace) -> int:
     here = this_machine([draft.get("machine.name", "here")])
     pairs = kept_pairs(args.runs / FILE_NAME)
     resolved = resolve(draft, here=here, pairs=pairs)
-    account = forecast(resolved.run, pairs)
-    account = served(resolved, account)
+    account = told.priced(args, resolved, pairs)
     if args.write:
         write(args.write, resolved)
     if args.plot:
         from curbcut.report.pictures import plan as picture
 
         picture.draw(resolved, account, args.plot)
-    if args.json:
-        print_json(resolved, account)
-    else:
-        from curbcut.report.account import print_plan
-
-        print_plan(resolved, account)
+    told.tell(args, resolved, account, pairs)
     return 0
-
-
-def served(resolved: Resolved, account: Account) -> Account:
-    """The account with what users of the server meet, where somebody said what they ask."""
-    if resolved.run.serve == ServeJob():
-        return account
-    from curbcut.plan.served import with_service
-
-    return with_service(account, resolved.run)
 
 
 def search(args: argparse.Namespace) -> int:
@@ -115,17 +99,22 @@ def search(args: argparse.Namespace) -> int:
         objective=args.objective, top=args.top,
         also=frozenset({"optimiser"} if args.optimisers else ()), only=TRAINED)
     seconds = time.perf_counter() - started
+    resolved = searched.resolved
     if args.write:
-        write(args.write, searched.resolved)
+        write(args.write, resolved)
     if args.plot:
         from curbcut.report.pictures import plan as picture
 
-        picture.draw(searched.resolved, forecast(searched.resolved.run, pairs), args.plot)
-    if args.json:
-        print_json(searched.resolved, forecast(searched.resolved.run, pairs),
-                    {"search": report.as_plain(searched)})
-    else:
+        picture.draw(resolved, told.priced(args, resolved, pairs), args.plot)
+    chosen = told.chosen(args)
+    if chosen == "text" and not (args.explain or args.samples):
         report.print_search(searched, top=args.top)
+        for note in told.price_notes(resolved):
+            print(f"curbcut: {note}", file=sys.stderr)
+    else:
+        told.tell(args, resolved, told.priced(args, resolved, pairs), pairs,
+                  before=report.search_tables(searched, chosen, top=args.top),
+                  more={"search": report.as_plain(searched)} if chosen == "json" else None)
     print(f"curbcut: searched in {seconds:.2f} s", file=sys.stderr)
     return 0
 
@@ -193,16 +182,3 @@ def write(file: str, resolved: Resolved) -> None:
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror})", where=file,
                          mend="give a file in a folder you may write to") from None
-
-
-def print_json(resolved: Resolved, account: Account,
-               more: Mapping[str, object] | None = None) -> None:
-    """Prints the run, who set what, and its forecast, behind what else is said."""
-    import json
-
-    content = {**(more or {}), "run": codec.plain(resolved.run), "origins": dict(resolved.origins),
-               "forecast": codec.plain(account)}
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-

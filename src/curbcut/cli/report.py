@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curbcut.cli import formats
 from curbcut.cli.keys import add_ledger_options, ledger_of
 from curbcut.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
     from curbcut.ledger.inbox import Imported
     from curbcut.ledger.store import Ledger
-    from curbcut.spec import Account
+    from curbcut.report.tables import Format, Table
+    from curbcut.spec import Account, Resolved
 
 Step = tuple[str, "Account | None", "Account | None"]
 """Name of a step, what was promised of it, what was measured."""
@@ -27,12 +28,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="What a run was to take and what it took, with the ratio of each figure.")
     parser.add_argument("name", metavar="RUN", help="name of the run")
     add_ledger_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    formats.add(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Imports what the run's processes left, and prints the report; returns 0."""
+    chosen = formats.chosen(args)
     in_folder = _has_inbox(args.runs, args.name)
     with ledger_of(args, create=in_folder) as ledger:
         taken = _import(ledger, args.runs / args.name) if in_folder else None
@@ -45,10 +47,12 @@ def run(args: argparse.Namespace) -> int:
                   ledger.account(args.name, step, "measured"))
                  for step in ledger.steps(args.name)]
     notes = _notes(taken, steps)
-    if args.json:
-        _print_json(args.name, resolved, steps, notes)
+    from curbcut.report.tables import show
+
+    if chosen == "json":
+        show([], chosen, plain=_plain(args.name, resolved, steps, notes))
     else:
-        _print(args.name, resolved, steps, notes)
+        show(list(_tables(args.name, resolved, steps, notes, chosen)), chosen)
     return 0
 
 
@@ -86,32 +90,34 @@ def _notes(taken: Imported | None, steps: list[Step]) -> list[str]:
     return notes
 
 
-def _print(name: str, resolved: Any, steps: list[Step], notes: list[str]) -> None:
-    from curbcut.report.account import print_comparison, print_plan
-    from curbcut.report.tables import plain_console
+def _tables(name: str, resolved: Resolved | None, steps: list[Step], notes: list[str],
+            chosen: Format) -> Iterator[Table]:
+    """Of each step promised against measured, or what was promised where nothing is measured."""
+    from curbcut.report.account import plan_tables
+    from curbcut.report.comparison import comparison_tables
+    from curbcut.report.tables import Table
     from curbcut.spec import Account
 
-    console = plain_console()
     currency = resolved.run.place.currency if resolved else "USD"
     for step, promised, measured in steps:
-        console.print(f"{name}: {step}", style="bold")
         if measured is None and promised is not None and resolved is not None:
-            print_plan(resolved, promised, notes=["not measured yet"], console=console)
+            yield Table(f"{name}: {step}", (), ())
+            yield from plan_tables(resolved, promised, chosen, notes=["not measured yet"])
         else:
-            print_comparison(promised or Account(), measured or Account(), currency=currency,
-                             console=console)
-        console.print()
-    for note in notes:
-        console.print(f"note: {note}")
+            yield from comparison_tables(promised or Account(), measured or Account(),
+                                         title=f"{name}: {step}", currency=currency)
+    if notes:
+        yield Table("", (), (), [f"note: {note}" for note in notes])
 
 
-def _print_json(name: str, resolved: Any, steps: list[Step], notes: list[str]) -> None:
-    from curbcut.report.account import as_plain
+def _plain(name: str, resolved: Resolved | None, steps: list[Step],
+           notes: list[str]) -> dict[str, Any]:
+    from curbcut.report.comparison import as_plain
     from curbcut.spec import codec
 
-    print(json.dumps({
+    return {
         "name": name,
         "run": codec.plain(resolved.run) if resolved else None,
         "steps": {step: as_plain(promised, measured) for step, promised, measured in steps},
         "notes": notes,
-    }, indent=2, allow_nan=False))
+    }

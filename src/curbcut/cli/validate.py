@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
+from curbcut.cli import formats
 from curbcut.errors import InputError
 
 
@@ -20,7 +19,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("kind", metavar="KIND", help="throughput, memory, serving, runs, energy or "
                         "cost")
     parser.add_argument("file", metavar="FILE.csv", type=Path, help="the measurements")
-    parser.add_argument("--json", action="store_true", help="print scores as JSON")
+    formats.add(parser)
     parser.add_argument("--rows", type=Path, metavar="OUT.csv",
                         help="write each row's prediction, intervals and assumptions")
     parser.add_argument("--calibrate", type=int, metavar="N",
@@ -37,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the scores; returns 0. Raises InputError for a file that cannot be scored."""
     from curbcut.plan.validation.outcome import Regime, validate
 
+    chosen = formats.chosen(args)
     if sum((args.calibrate is not None, args.folds is not None, args.known)) > 1:
         raise InputError("are different regimes", where="--calibrate, --folds and --known",
                          mend="give one of them")
@@ -48,11 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.rows:
         _write(args.rows, validation.rows_csv(list(outcome.parts.items())))
-    if args.json:
-        json.dump(outcome.plain(), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-        sys.stdout.write("\n")
-    else:
-        validation.print_outcome(outcome)
+    validation.print_outcome(outcome, chosen)
     return 0
 
 

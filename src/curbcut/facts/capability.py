@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from curbcut.errors import InputError, UnknownName
+from curbcut.errors import InputError
 from curbcut.facts import table
-from curbcut.facts.constants import Constant
+from curbcut.facts.constants import Constant, named
 from curbcut.facts.table import Row
 
 UNITS = ("usd", "seconds")
@@ -40,10 +40,7 @@ def records() -> list[Record]:
 
 def rate(name: str) -> Constant:
     """A published rate of progress; raises UnknownName with the nearest names."""
-    found = _rates(table.overlay_folder())
-    if name not in found:
-        raise UnknownName("rate of progress", name, found)
-    return found[name]
+    return named("progress", name, "rate of progress")
 
 
 @functools.cache
@@ -66,14 +63,3 @@ def _record(row: Row) -> Record:
     return Record(task=row.text("task"), what=row.text("what"), day=day, value=value,
                   unit=row.choice("unit", UNITS), machine=row.maybe_text("machine"),
                   included=row.text("included"), source=row.text("source"))
-
-
-@functools.cache
-def _rates(overlay: Path) -> dict[str, Constant]:
-    found: dict[str, Constant] = {}
-    for row in table.rows("progress", ("name",)):
-        value, low, high = row.interval()
-        found[row.text("name")] = Constant(
-            name=row.text("name"), value=value, low=low, high=high, unit=row.text("unit"),
-            note=row.maybe_text("note"), source=row.text("source"), date=row.text("date"))
-    return found

@@ -9,6 +9,8 @@ from pathlib import Path
 from curbcut.errors import UnknownName
 from curbcut.facts import table
 
+FILE = "constants"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
@@ -26,23 +28,33 @@ class Constant:
 
 def constant(name: str) -> Constant:
     """The constant `name`; raises UnknownName with the nearest names."""
-    found = _by_name(table.overlay_folder())
-    if name not in found:
-        raise UnknownName("constant", name, found)
-    return found[name]
+    return named(FILE, name)
 
 
 def constants() -> list[Constant]:
     """All constants, in the order of the file."""
-    return list(_by_name(table.overlay_folder()).values())
+    return list(of_file(FILE).values())
+
+
+def named(file: str, name: str, noun: str = "constant") -> Constant:
+    """The constant `name` of a file of constants; raises UnknownName with the nearest names."""
+    found = of_file(file)
+    if name not in found:
+        raise UnknownName(noun, name, found)
+    return found[name]
+
+
+def of_file(file: str) -> dict[str, Constant]:
+    """All constants of a file that has name, value, low, high, unit, note, source and date."""
+    return _by_name(file, table.overlay_folder())
 
 
 @functools.cache
-def _by_name(overlay: Path) -> dict[str, Constant]:
+def _by_name(file: str, overlay: Path) -> dict[str, Constant]:
     found: dict[str, Constant] = {}
-    for row in table.rows("constants", ("name",)):
+    for row in table.rows(file, ("name",)):
         value, low, high = row.interval()
         found[row.text("name")] = Constant(
-            name=row.text("name"), value=value, low=low, high=high, unit=row.text("unit"),
+            name=row.text("name"), value=value, low=low, high=high, unit=row.maybe_text("unit"),
             note=row.maybe_text("note"), source=row.text("source"), date=row.text("date"))
     return found

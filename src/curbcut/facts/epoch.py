@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from curbcut.errors import InputError, UnknownName
 from curbcut.facts import table
-from curbcut.facts.constants import Constant
+from curbcut.facts.constants import Constant, named, of_file
 from curbcut.facts.table import Row
 
 Kind = TypeVar("Kind")
+CONSTANTS = "epoch/constants"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def chip(name: str) -> Chip:
 
 def constant(name: str) -> Constant:
     """A constant of the three approaches; raises UnknownName with the nearest names."""
-    return _of("constant of Epoch's approaches", name, _constants(table.overlay_folder()))
+    return named(CONSTANTS, name, "constant of Epoch's approaches")
 
 
 def results() -> Mapping[str, Result]:
@@ -189,20 +190,9 @@ def _chip(row: Row) -> Chip:
 
 
 @functools.cache
-def _constants(overlay: Path) -> dict[str, Constant]:
-    found: dict[str, Constant] = {}
-    for row in table.rows("epoch/constants", ("name",)):
-        value, low, high = row.interval()
-        found[row.text("name")] = Constant(
-            name=row.text("name"), value=value, low=low, high=high, unit=row.maybe_text("unit"),
-            note=row.maybe_text("note"), source=row.text("source"), date=row.text("date"))
-    return found
-
-
-@functools.cache
 def _electricity(overlay: Path) -> dict[int, Constant]:
     stem = "usd_per_kwh_"
-    return {int(name.removeprefix(stem)): one for name, one in _constants(overlay).items()
+    return {int(name.removeprefix(stem)): one for name, one in of_file(CONSTANTS).items()
             if name.startswith(stem)}
 
 

@@ -46,6 +46,29 @@ def constants(file: str) -> tuple[PhysicsConstant, ...]:
     return _constants(file, table.overlay_folder())
 
 
+def constant(file: str, name: str, accelerator: str = "", without: str = "") -> PhysicsConstant:
+    """The value of a file whose values hold for a family of accelerators: the family's own, else
+    the general one; with `without`, each as it was fitted with that left out, where it was.
+
+    Raises KeyError for a name that the file does not have.
+    """
+    found = _by_key(file, table.overlay_folder())
+    for key in ((name, accelerator, without), (name, accelerator, ""), (name, "", without)):
+        if key in found:
+            return found[key]
+    return found[name, "", ""]
+
+
+def families(file: str) -> tuple[str, ...]:
+    """Families of accelerators that a file has values of their own for."""
+    return tuple(sorted({one.accelerator for one in constants(file) if one.accelerator}))
+
+
+@functools.cache
+def _by_key(file: str, overlay: Path) -> dict[tuple[str, str, str], PhysicsConstant]:
+    return {(one.name, one.accelerator, one.without): one for one in constants(file)}
+
+
 @functools.cache
 def _constants(file: str, overlay: Path) -> tuple[PhysicsConstant, ...]:
     """Kept for each folder of a user's own facts, which may change while a process runs."""

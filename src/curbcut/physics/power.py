@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,27 +78,13 @@ def power_constants(accelerator: str = "", without: str = "") -> PowerConstants:
 
 @functools.lru_cache(maxsize=1024)
 def _constants(accelerator: str, without: str, overlay: Path) -> PowerConstants:
-    found = _table(overlay)
-    return PowerConstants(**{name: _one(found, name, accelerator, without).value
+    return PowerConstants(**{name: physics.constant(FILE, name, accelerator, without).value
                              for name in NAMES})
-
-
-def _one(found: Mapping[tuple[str, str, str], physics.PhysicsConstant], name: str,
-         accelerator: str, without: str) -> physics.PhysicsConstant:
-    for key in ((name, accelerator, without), (name, accelerator, ""), (name, "", without)):
-        if key in found:
-            return found[key]
-    return found[name, "", ""]
-
-
-@functools.cache
-def _table(overlay: Path) -> Mapping[tuple[str, str, str], physics.PhysicsConstant]:
-    return {(one.name, one.accelerator, one.without): one for one in physics.constants(FILE)}
 
 
 def log_spread() -> float:
     """Standard deviation of log(measured / predicted) of watts, for a model never seen."""
-    return _one(_table(table.overlay_folder()), "spread", "", "").value
+    return physics.constant(FILE, "spread").value
 
 
 def accelerator_watts(busy: Busy, tdp_watts: Number, constants: PowerConstants,
@@ -144,11 +129,15 @@ def of_step(parts: step.Parts, shape: ModelShape, recipe: Recipe, machine: Machi
     chip = rates.chip(machine, recipe.precision)
     if chip is None:
         return None
-    values = training.of(machine, recipe)
+    return of_parts(parts, shape, recipe, chip, training.of(machine, recipe))
+
+
+def of_parts(parts: step.Parts, shape: Number, recipe: Number, chip: rates.Chip,
+             values: training.TrainingConstants) -> Busy:
+    """`of_step` on a known chip, for one recipe of all of a machine's ranks or for columns."""
     peak = where((recipe.precision == "fp8") | (recipe.precision == "mxfp8")
                  | (recipe.precision == "nvfp4"), chip.low_flops, chip.flops)
-    executed = (flops.hardware_flops_per_token(shape, recipe) * recipe.step_tokens
-                / machine.accelerators)
+    executed = flops.hardware_flops_per_token(shape, recipe) * recipe.step_tokens / recipe.ranks
     compute = executed / peak / parts.total
     multiplying = executed / (peak * values.matmul)
     matmuls = parts.matmul + parts.head + parts.attention

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,43 +79,35 @@ def cap_constants(accelerator: str = "", without: str = "") -> CapConstants:
 
 @functools.lru_cache(maxsize=256)
 def _constants(accelerator: str, without: str, overlay: Path) -> CapConstants:
-    found = _table(overlay)
-    own = without or _family(accelerator, {one for _, one, _ in found if one})
-    return CapConstants(**{name: _one(found, name, "" if without else own, without).value
+    own = "" if without else _family(accelerator)
+    return CapConstants(**{name: physics.constant(FILE, name, own, without).value
                            for name in NAMES})
 
 
-def _one(found: Mapping[tuple[str, str, str], physics.PhysicsConstant], name: str,
-         accelerator: str, without: str) -> physics.PhysicsConstant:
-    for key in ((name, accelerator, without), (name, accelerator, "")):
-        if key in found:
-            return found[key]
-    return found[name, "", ""]
-
-
-@functools.cache
-def _table(overlay: Path) -> Mapping[tuple[str, str, str], physics.PhysicsConstant]:
-    return {(one.name, one.accelerator, one.without): one for one in physics.constants(FILE)}
-
-
-def _family(accelerator: str, families: set[str]) -> str:
+def _family(accelerator: str) -> str:
     """The family that a name begins with ("v100-sxm2-32gb": "v100"); "" for none."""
-    return next((one for one in families
+    return next((one for one in families()
                  if accelerator == one or accelerator.startswith(f"{one}-")), "")
 
 
 def families() -> tuple[str, ...]:
     """Families whose caps were measured."""
-    return tuple(sorted({one for _, one, _ in _table(table.overlay_folder()) if one}))
+    return physics.families(FILE)
 
 
 def slowdown_spread(accelerator: str = "") -> tuple[float, float, float]:
     """(5%, middle, 95%) of measured over predicted extra time, over networks: what a cap adds to
     the time may be so many times what is said. Wider for a family that was never measured.
     """
-    found = _table(table.overlay_folder())
-    one = _one(found, "slowdown", _family(accelerator.casefold(), set(families())), "")
+    one = physics.constant(FILE, "slowdown", _family(accelerator.casefold()))
     return one.low, one.value, one.high
+
+
+def watts_spread() -> float:
+    """Standard deviation of log(measured / predicted) of mean watts under a cap, of a family that
+    the constants have not seen.
+    """
+    return physics.constant(FILE, "watts_spread").value
 
 
 def capped(limit: Number, draw: Number, constants: CapConstants,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curbcut.errors import CurbcutError
-from curbcut.physics import time
+from curbcut.physics import memory, time
 from curbcut.plan import rules
 from curbcut.spec import codec
 from curbcut.spec.account import Account
@@ -39,6 +39,13 @@ class Correction:
     def memory_factor(self) -> float:
         """The middle of the memory factor."""
         return self.memory.value if self.memory and self.memory.value else 1.0
+
+
+def memory_spread(machine: Machine, learned: Correction) -> float:
+    """Factor from the middle of a forecast's peak to the upper end of its interval."""
+    if learned.memory and learned.memory.value and learned.memory.high:
+        return learned.memory.high / learned.memory.value
+    return memory.MEMORY_SPREAD.get(machine.kind, memory.MEMORY_SPREAD["gpu"])
 
 
 def correction(machine: Machine, precision: str, pairs: Iterable[Pair]) -> Correction:

@@ -61,10 +61,13 @@ def forecast(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
 
 
 def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
-             corpus: CorpusFacts | None = None, project: Estimate | None = None) -> Sheet:
-    """Every figure of the forecast of `run`, and all that it follows from."""
+             corpus: CorpusFacts | None = None, project: Estimate | None = None,
+             learned: Correction | None = None) -> Sheet:
+    """Every figure of the forecast of `run`, and all that it follows from. `learned` stands for
+    what `pairs` teach of the machine.
+    """
     pairs = list(pairs)
-    learned = correction(run.machine, run.recipe.precision, pairs)
+    learned = learned or correction(run.machine, run.recipe.precision, pairs)
     sheet = Sheet()
     write_seconds(sheet, run, step_seconds(run, learned, step_rates), corpus)
     _write_use(sheet, run)

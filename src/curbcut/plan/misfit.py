@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from curbcut import units
 from curbcut.errors import InputError
@@ -12,6 +14,7 @@ from curbcut.plan import machines, space
 from curbcut.plan.layout import Asked
 from curbcut.plan.offers import Priced, offer
 from curbcut.plan.recipes import NothingFits, search
+from curbcut.plan.surely import fastest_surely
 from curbcut.spec.nouns import Place, Recipe
 
 WAYS = 3
@@ -21,6 +24,8 @@ LEAST_SEQUENCE = 128
 LEANEST = {"recompute": "full", "offload": "parameters", "pipeline": "1f1b", "virtual_stages": 1,
            "shard": "parameters", "context": "ring"}
 """The names under which least is held: what does not fit with them is not searched further."""
+PLAIN = frozenset({"offload", "cp", "context"})
+"""Left at the rule's value as long as anything fits with it."""
 KEPT = frozenset({"precision", "optimiser"})
 """What a way out leaves alone first: it changes what is learned."""
 
@@ -46,6 +51,26 @@ class Way:
         cost = units.sig(1e6 / 3600 * self.accelerator_seconds)
         return (f"{self.text} ({cost} accelerator hours a million tokens, "
                 f"{units.show(one.peak_bytes.value, 'bytes')} a rank)")
+
+
+def fitting(asked: Asked, spread: float) -> tuple[Mapping[str, Any], str] | None:
+    """Fields of the fastest recipe of a machine that fits a model for which the plain rules found
+    no room, with the reason; what is fixed stays. None where nothing fits. `spread` is the factor
+    either way by which a peak may be off.
+
+    What lies beyond the accelerators' own memory, or cuts sequences, is tried last.
+    """
+    for more in (PLAIN, frozenset[str]()):
+        tried = _space(asked, asked.recipe, asked.fixed | more)
+        try:
+            best = fastest_surely(offer(tried, Place(tenure="academic"), asked.memory_factor),
+                                  spread).recipe
+        except InputError:
+            continue
+        names = (*space.FIELDS, "global_batch")
+        return ({f"recipe.{name}": getattr(best, name) for name in names},
+                f"least time of {tried.count:,} recipes: the plain rules find no room")
+    return None
 
 
 def does_not_fit(asked: Asked) -> InputError:

@@ -13,10 +13,10 @@ from typing import Any
 from curbcut.errors import InputError
 from curbcut.facts import grid
 from curbcut.physics import time
-from curbcut.plan import machines, rules, search
-from curbcut.plan.calibration import Pair, correction
+from curbcut.plan import loss, machines, rules, search
+from curbcut.plan.calibration import Pair, correction, memory_spread
 from curbcut.plan.forecast import CorpusFacts
-from curbcut.plan.layout import DoesNotFit
+from curbcut.plan.layout import DoesNotFit, lay_out
 from curbcut.spec import checks, codec
 from curbcut.spec.draft import Draft, Resolved
 from curbcut.spec.nouns import Limits, Machine, ModelShape, Place
@@ -43,6 +43,7 @@ def resolve(draft: Draft, *, here: Machine | None = None, corpus: CorpusFacts | 
     checks.magnitudes(draft.values)
     checks.machine(machine)
     question = _question(draft, machine, corpus, list(pairs))
+    draft, question = _with_room(draft, question, corpus, list(pairs))
     if step_rates and question.shape is None:
         shape = _answer(question).shape
         question = _with(question, shape=shape)
@@ -52,6 +53,29 @@ def resolve(draft: Draft, *, here: Machine | None = None, corpus: CorpusFacts | 
     found = _answer(question)
     checks.recipe(found.shape, found.layout.recipe, machine)
     return _filled(draft, question, found).complete()
+
+
+def _with_room(draft: Draft, question: search.Question, corpus: CorpusFacts | None,
+               pairs: list[Pair]) -> tuple[Draft, search.Question]:
+    """Both as they are where the plain rules find room for the model on its many accelerators;
+    else with the fastest recipe of all that fit.
+    """
+    if question.shape is None or question.machine.accelerators == 1:
+        return draft, question
+    tokens = question.tokens or rules.TOKENS_PER_PARAMETER * question.shape.parameters
+    try:
+        lay_out(question.shape, question.machine, tokens, question.recipe_fields,
+                       question.step_rates, question.learned.memory_factor)
+    except DoesNotFit as nothing:
+        from curbcut.plan.misfit import fitting  # it searches all recipes: that needs NumPy
+
+        spread = memory_spread(question.machine, question.learned)
+        if (found := fitting(nothing.asked, spread)) is None:
+            return draft, question
+        values, reason = found
+        draft = _plan(draft, values, reason)
+        return draft, _question(draft, question.machine, corpus, pairs)
+    return draft, question
 
 
 def _answer(question: search.Question) -> search.Answer:
@@ -141,7 +165,15 @@ def _question(draft: Draft, machine: Machine, corpus: CorpusFacts | None,
         limits=codec.build(Limits, table(draft, "limits"), "limits"),
         tokens=draft.get("train.tokens"), shape=shape, model_fields=model, recipe_fields=recipe,
         shape_was_planned=not _said(draft, "model"), corpus=corpus,
-        learned=correction(machine, precision, pairs))
+        learned=correction(machine, precision, pairs),
+        text_bytes=float(draft.get("train.text_bytes", 0)), text=text_of(
+            draft, machines.is_here(draft.get("machine.name", machines.HERE))))
+
+
+def text_of(draft: Draft, here: bool) -> str:
+    """What tokens are of, as `loss.meant` says of the whole run."""
+    said: str = draft.get("train.text", loss.PYTHON)
+    return loss.GENERAL if said == loss.PYTHON and not here else said
 
 
 def _with_model(draft: Draft, shape: ModelShape) -> Draft:

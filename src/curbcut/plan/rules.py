@@ -18,6 +18,9 @@ DEFAULT_SECONDS = 285.0
 LIMIT_MARGIN = 0.85
 """Share of a limit that is planned for: forecasts err by a tenth, and a run that is cut off before
 its learning rate has fallen is worth much less than a shorter one that is not."""
+UNSURE_MEMORY = 1.02
+"""Plans whose peak may not fit (the upper end of its interval does not) count as so much slower:
+one that surely fits is taken where it costs less."""
 
 TOKENS_PER_PARAMETER = 20
 """Training-optimal tokens a parameter (Hoffmann et al. 2022, arXiv:2203.15556)."""
@@ -141,6 +144,11 @@ def held_bytes(shape: ModelShape, recipe: Recipe, kind: str) -> Mapping[str, flo
         parts["overhead"] += RUN_BYTES
         parts["peak"] += RUN_BYTES
     return parts
+
+
+def sure_bytes(machine: Machine, spread: float) -> float:
+    """The largest peak, in the middle of an interval of `spread` either way, that surely fits."""
+    return min(float(memory.available(machine)), machine.memory_bytes / spread)
 
 
 def save_seconds(shape: ModelShape, recipe: Recipe) -> float:

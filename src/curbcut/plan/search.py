@@ -11,7 +11,7 @@ from curbcut.accounts.carbon import carbon
 from curbcut.accounts.energy import energy
 from curbcut.accounts.money import money, to_usd
 from curbcut.errors import InputError
-from curbcut.physics import flops, rates
+from curbcut.physics import flops, power, rates
 from curbcut.plan import loss, rules, shapes
 from curbcut.plan.calibration import Correction
 from curbcut.plan.forecast import CorpusFacts, seconds_by_kind, step_seconds
@@ -39,6 +39,17 @@ class Question:
     corpus: CorpusFacts | None = None
     learned: Correction = field(default_factory=Correction)
     step_rates: Mapping[int, float] | None = None
+    text_bytes: float = 0.0
+    """Different text at hand, where none is prepared; 0 for no end of it."""
+    text: str = loss.GENERAL
+
+    def unique_tokens(self, shape: ModelShape) -> float | None:
+        """Different tokens to train on; None for no end of them."""
+        if self.corpus:
+            return float(self.corpus.train_tokens)
+        if not self.text_bytes:
+            return None
+        return self.text_bytes / loss.bytes_per_token(shape.vocab, self.text)
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,16 @@ class Answer:
     reason: str
 
 
-def allowed_seconds(question: Question) -> tuple[float, str]:
+def allowed_seconds(question: Question, run: Run | None = None) -> tuple[float, str]:
     """Seconds of training that every limit allows, and the name of the tightest; inf without any.
 
-    Money, energy and carbon all grow in proportion to time, so each limit is a time.
+    Money, energy and carbon all grow in proportion to time, so each limit is a time. With `run`
+    the accelerators draw what its operations keep busy, else what training draws in general.
     """
     limits, machine, place = question.limits, question.machine, question.place
     hour = given(3600.0, "one hour")
-    kwh = energy(machine, place, hour)["facility"]
+    drawn = (run.recipe, power.of_run(run)) if run else ()
+    kwh = energy(machine, place, hour, *drawn)["facility"]
     usd = money(machine, place, hour, kwh)["total"].value
     kilograms = carbon(machine, place, hour, kwh)["total"].value
     bounds = [(float("inf"), "")]
@@ -87,18 +100,32 @@ def answer(question: Question) -> Answer:
     failure: InputError | None = None
     for shape in _candidates(question, seconds):
         try:
-            found = _within(question, shape, seconds, name)
+            found = _within(question, shape, *_by_its_power(question, shape, seconds, name))
         except InputError as error:
             failure = failure or error
             continue
-        unique = question.corpus.train_tokens if question.corpus else None
-        score = loss.ranking(shape, found.tokens, unique)
+        score = loss.ranking(shape, found.tokens, question.unique_tokens(shape))
         if best is None or score < best[0]:
             best = (score, found)
     if best is None:
         raise failure or InputError("no shape of the family has these dimensions", where="model",
                                     mend="give all of the model's dimensions, or a preset")
     return best[1]
+
+
+def _by_its_power(question: Question, shape: ModelShape, seconds: float,
+                  name: str) -> tuple[float, str]:
+    """`allowed_seconds` of this shape, where a limit depends on what accelerators draw: that is
+    known once there is a recipe.
+    """
+    limits = question.limits
+    owned = limits.money is not None and question.place.tenure != "rent"
+    limited = limits.kwh is not None or limits.kgco2e is not None or owned
+    if not limited or question.machine.kind != "gpu":
+        return seconds, name
+    tokens = question.tokens or _within(question, shape, seconds, name).tokens
+    layout = _checked(question, shape, tokens)
+    return allowed_seconds(question, provisional(question, shape, layout, tokens))
 
 
 def _candidates(question: Question, seconds: float) -> Iterator[ModelShape]:
@@ -179,8 +206,9 @@ def _wanted_tokens(question: Question, shape: ModelShape, seconds: float) -> tup
     if question.shape is not None and not question.shape_was_planned:
         wanted = float(rules.TOKENS_PER_PARAMETER * shape.parameters)
         reason = f"{rules.TOKENS_PER_PARAMETER} a parameter (arXiv:2203.15556)"
-    if question.corpus and rules.MAX_EPOCHS * question.corpus.train_tokens < wanted:
-        wanted = float(rules.MAX_EPOCHS * question.corpus.train_tokens)
+    unique = question.unique_tokens(shape)
+    if unique and rules.MAX_EPOCHS * unique < wanted:
+        wanted = rules.MAX_EPOCHS * unique
         reason = f"{rules.MAX_EPOCHS} times the text: more repeats teach little"
     if wanted == float("inf"):
         peak = rates.matmul_peak(question.machine, rules.precision(question.machine)[0]).value

@@ -1,19 +1,15 @@
-"""A forecast as one table a person enjoys, and promised against measured, line by line."""
+"""A forecast as tables a person enjoys: the run, each figure, ways to pay, and their sources."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from curbcut import units
-from curbcut.ledger import codec
 from curbcut.report import tables
-from curbcut.report.tables import Cell, Column
-from curbcut.spec import Account, Comparison, Estimate, Resolved
-from curbcut.spec import codec as spec_codec
+from curbcut.report.tables import Cell, Column, Figure, Format, Table, Value
+from curbcut.spec import UNIT_OF, Account, Estimate, Resolved
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,44 +17,47 @@ if TYPE_CHECKING:
 Line = tuple[str, str, Estimate]
 """Section, kind and figure, as `Account.lines` gives them."""
 
-SOURCES_WIDTH = 140
-"""Console width from which a plan has its sources in a column, and not below the table."""
-
+WAYS = "usd_ways"
 _SPEAKS_ALONE = frozenset({"ownership", "staff", "rent", "embodied", "gradients", "optimiser",
                            "activations", "logits"})
 """Kinds whose name is clear without the group's."""
+_NO_SOURCE = (" not included", " not known")
+"""Ends of what a source says that is none."""
 
 
 def print_plan(run: Resolved, account: Account, *, notes: Sequence[str] = (),
                console: Console | None = None) -> None:
     """Prints what the run is and each figure of its forecast: value, interval, basis, source."""
-    from rich.text import Text
+    tables.show(plan_tables(run, account, notes=notes), console=console)
 
-    console = console or tables.plain_console()
-    currency = run.run.place.currency
-    _print_headline(run, console)
+
+def plan_tables(run: Resolved, account: Account, chosen: Format = "text", *,
+                notes: Sequence[str] = ()) -> list[Table]:
+    """The tables of a plan. People read no exact zeros, what is not known in one note, and sources
+    once each in a table of their own; in CSV every figure has its row.
+    """
+    currency, full = run.run.place.currency, chosen == "csv"
     lines = list(_plan_lines(account))
-    rows: list[list[Cell | str]] = []
-    for group, sections in tables.GROUPS.items():
-        mine = [line for line in lines if line[0] in sections and line[2].known]
-        rows += [[Cell(group if i == 0 else "", "bold"), *_plan_cells(*line, currency)]
-                 for i, line in enumerate(mine)]
-        if group == "memory" and mine:
-            rows += _fit_row(run, account)
-    # A source is a sentence: it has a column only where there is room to read it.
-    wide = console.width >= SOURCES_WIDTH
-    columns = [Column(""), Column("", least=12), Column("forecast", right=True),
-               Column("90% interval", right=True, least=12), Column("basis"),
-               Column("source", least=6)]
-    tables.print_rows(console, columns if wide else columns[:-1],
-                      rows if wide else [row[:-1] for row in rows])
-    console.print()
-    unknown = _not_known((section, kind, estimate.source) for section, kind, estimate in lines
-                         if not estimate.known)
-    for note in [*unknown, *notes, *_currency_note(currency)]:
-        console.print(Text(note, "dim"))
-    if not wide:
-        _print_sources(lines, console)
+    missing = [line for line in lines if not line[2].known]
+    shown = lines if full else [line for line in lines if line[2].known and not _zero(line[2])]
+    ways = [line for line in shown if line[0] == WAYS]
+    if len(ways) < 2 and not full:
+        # One way to pay is the account itself.
+        ways = []
+    made = [_headline(run), _figures(run, account, [one for one in shown if one[0] != WAYS])]
+    if chosen != "text":
+        made = [replace(one, title=title) for one, title in zip(made, ("Run", "Forecast"),
+                                                                strict=True)]
+    if ways:
+        made.append(_ways(ways, currency))
+    said = [*not_known(missing), *notes, *_currency_note(currency)]
+    made[-1] = replace(made[-1], notes=said)
+    sources = _sources(lines)
+    return [*made, sources] if sources.rows and not full else made
+
+
+def _zero(estimate: Estimate) -> bool:
+    return estimate.value == estimate.low == estimate.high == 0
 
 
 def _plan_lines(account: Account) -> Iterator[Line]:
@@ -68,53 +67,89 @@ def _plan_lines(account: Account) -> Iterator[Line]:
             yield section, kind, estimate
 
 
-def _plan_cells(section: str, kind: str, estimate: Estimate, currency: str) -> list[Cell | str]:
-    return [tables.label(section, kind), tables.figure(estimate.value, section, currency),
-            tables.interval(estimate, section, currency), estimate.basis,
-            Cell(estimate.source, "dim")]
+def _headline(run: Resolved) -> Table:
+    return Table("", (Column("run", name="what"), Column(run.run.name, name="value", least=24,
+                                                         wrap=True),
+                      Column("chosen by", least=44, wrap=True)),
+                 [(Cell(title, "bold"), what, Cell(why, "dim"))
+                  for title, what, why in headline(run)])
 
 
-def _not_known(missing: Iterable[tuple[str, str, str]]) -> list[str]:
-    """One line for all figures of which nothing is known: those of one reason together."""
+def _figures(run: Resolved, account: Account, lines: Sequence[Line]) -> Table:
+    rows: list[Sequence[Value]] = []
+    for group, sections in tables.GROUPS.items():
+        mine = [line for line in lines if line[0] in sections]
+        rows += [(Cell(group if i == 0 else "", "bold", group), *_cells(*line))
+                 for i, line in enumerate(mine)]
+        if group == "memory" and mine:
+            rows += _fit_row(run, account)
+    return Table("", (Column("", name="group"), Column("", name="figure", least=12), *_COLUMNS),
+                 rows, (), run.run.place.currency)
+
+
+_COLUMNS = (Column("", name="key", only="programs"),
+            Column("forecast", right=True, interval=True, name="value"),
+            Column("unit", only="programs"), Column("basis"), Column("source", only="programs"))
+
+
+def _ways(lines: Sequence[Line], currency: str) -> Table:
+    """The same run, paid for in each way that prices are known of."""
+    return Table("Ways to pay for this run", (Column("", name="way", least=12), *_COLUMNS),
+                 [_cells(*line) for line in lines], (), currency)
+
+
+def _cells(section: str, kind: str, estimate: Estimate) -> tuple[Value, ...]:
+    """Label, key (as `--explain` takes it), figure, unit, basis and source."""
+    unit = UNIT_OF[section]
+    return (tables.label(section, kind), f"{section}.{kind}", Figure(estimate, unit), unit,
+            estimate.basis, estimate.source)
+
+
+def not_known(missing: Iterable[Line]) -> list[str]:
+    """One line for all figures of which nothing is known: those of one reason together, and ways
+    to pay that need a price that nobody has as one.
+    """
+    missing = list(missing)
     reasons: dict[str, list[str]] = {}
-    for section, kind, reason in missing:
-        why = reason.removeprefix(f"{kind} not included: ").removeprefix("staff not included: ")
-        reasons.setdefault(why, []).append(_called(section, kind))
+    ways = [line for line in missing if line[0] == WAYS and line[1] != "with_staff"]
+    staff = any(kind == "staff" for _, kind, _ in missing)
+    for section, kind, estimate in missing:
+        if section != WAYS or (kind == "with_staff" and not staff):
+            reasons.setdefault(reason(kind, estimate), []).append(called(section, kind))
+    if ways:
+        many = f"{len(ways)} ways to pay" if len(ways) > 1 else called(WAYS, ways[0][1])
+        reasons.setdefault(reason("", ways[0][2]), []).append(many)
     said = [", ".join(names) + (f" ({why})" if why else "") for why, names in reasons.items()]
     return [f"not known: {'; '.join(said)}"] if said else []
 
 
-def _print_sources(lines: Sequence[Line], console: Console) -> None:
-    """Where the figures come from, a paragraph a group; what was given or counted needs none."""
-    from rich.table import Table
-    from rich.text import Text
+def reason(kind: str, estimate: Estimate) -> str:
+    """Why a figure is not known, without its name, as it stands in brackets."""
+    why = estimate.source.removeprefix(f"{kind} not included: ").removeprefix(
+        "staff not included: ")
+    return why.replace("; ", ": ").replace(" (", ": ").replace(")", "")
 
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
+
+def _sources(lines: Sequence[Line]) -> Table:
+    """Where the figures come from, a row a group and each source once; what was given or counted
+    needs none.
+    """
+    rows: list[Sequence[Value]] = []
+    kinds, seen = {kind for _, kind, _ in lines}, set[str]()
     for group, sections in tables.GROUPS.items():
-        said = list(dict.fromkeys(
-            estimate.source for section, _, estimate in lines if section in sections
-            and estimate.known and estimate.basis != "given" and estimate.source))
+        said = dict.fromkeys(
+            part for section, _, estimate in lines if section in sections and estimate.known
+            and estimate.basis != "given" and not _zero(estimate)
+            for part in estimate.source.split("; ")
+            if part and part not in seen and not part.endswith(_NO_SOURCE)
+            and not kinds.issuperset(part.split(" + ")))
         # "watts" and then "watts, x time": the longer one says both.
-        said = [one for one in said if not any(o != one and o.startswith(one) for o in said)]
-        if said:
-            grid.add_row(Text(group, "dim"), Text("; ".join(said), "dim"))
-    if grid.row_count:
-        console.print(Text("where these figures come from:", "dim"))
-        console.print(grid)
-
-
-def _print_headline(run: Resolved, console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_row(Text("run", "bold"), Text(run.run.name, "bold"))
-    for title, what, why in headline(run):
-        grid.add_row(Text(title, "bold"), Text.assemble(what, (f"  ({why})" if why else "", "dim")))
-    console.print(grid)
-    console.print()
+        kept = [one for one in said if not any(o != one and o.startswith(one) for o in said)]
+        seen.update(said)
+        if kept:
+            rows.append((Cell(group, "dim"), Cell("; ".join(kept), "dim")))
+    return Table("Where these figures come from", (
+        Column("", name="group"), Column("", name="sources", least=40, wrap=True)), rows)
 
 
 def headline(resolved: Resolved) -> list[tuple[str, str, str]]:
@@ -145,6 +180,14 @@ def headline(resolved: Resolved) -> list[tuple[str, str, str]]:
     ]
 
 
+def _text(resolved: Resolved) -> str:
+    """The text by name; away from here the default one is only a stand-in that nobody named."""
+    run = resolved.run
+    if run.machine.name != "here" and resolved.origins.get("train.text") == "default":
+        return "text that is not named (taken as new throughout)"
+    return run.train.text
+
+
 def fit(peak: Estimate | None, memory_bytes: int) -> str | None:
     """Whether the peak fits: "yes", "perhaps" (only its upper end does not), "no"; None unknown."""
     if peak is None or peak.value is None or peak.high is None:
@@ -154,15 +197,15 @@ def fit(peak: Estimate | None, memory_bytes: int) -> str | None:
     return "yes" if peak.high <= memory_bytes else "perhaps"
 
 
-def _fit_row(run: Resolved, account: Account) -> list[list[Cell | str]]:
+def _fit_row(run: Resolved, account: Account) -> list[Sequence[Value]]:
     memory, peak = run.run.machine.memory_bytes, account.get("memory_bytes", "peak")
     verdict = fit(peak, memory)
     if verdict is None or peak is None or peak.value is None:
         return []
     colour = {"yes": "green", "no": "bold red", "perhaps": "yellow"}[verdict]
-    return [["", "fits", Cell(verdict, colour),
-             f"{100 * peak.value / memory:.0f}% of {units.show(memory, 'bytes')}", "",
-             Cell(run.run.machine.source, "dim")]]
+    said = Cell(f"{verdict}, {100 * peak.value / memory:.0f}%", colour, verdict)
+    return [(Cell("", plain="memory"), f"fits in {units.show(memory, 'bytes')}", "", said, "", "",
+             run.run.machine.source)]
 
 
 def _currency_note(currency: str) -> list[str]:
@@ -174,174 +217,10 @@ def _currency_note(currency: str) -> list[str]:
     return [f"1 {currency} = {rate.value:g} USD ({rate.year}, {rate.source})"]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How many promises could be checked, and which figures were not held or not known."""
-
-    checked: int
-    outside: tuple[Comparison, ...]
-    unmeasured: tuple[Comparison, ...]
-    unpromised: tuple[Comparison, ...]
-    """Figures that were measured, and that the forecast says it could not know."""
-
-    @property
-    def held(self) -> int:
-        """Promises whose measurement fell inside their interval."""
-        return self.checked - len(self.outside)
-
-
-def verdict(lines: Iterable[Comparison]) -> Verdict:
-    """Counts the lines: a promise is checked where both sides have a figure.
-
-    What was given exactly (tokens asked for, FLOPs counted) is no promise.
-    """
-    lines = list(lines)
-    checked = [line for line in lines if line.inside is not None and not _exact(line)]
-    return Verdict(
-        len(checked), tuple(line for line in checked if line.inside is False),
-        tuple(line for line in lines if _known(line.promised) and not _known(line.measured)),
-        tuple(line for line in lines if line.promised is not None and not line.promised.known
-              and _known(line.measured)))
-
-
-def print_comparison(promised: Account, measured: Account, *, currency: str = "USD",
-                     console: Console | None = None) -> None:
-    """Prints each promise beside its measurement, and how many were held.
-
-    What was not measured has no row: the closing lines say it, with what was promised.
-    """
-    from rich.text import Text
-
-    console = console or tables.plain_console()
-    lines = promised.against(measured)
-    rows: list[list[Cell | str]] = []
-    for group, sections in tables.GROUPS.items():
-        mine = [line for line in lines if line.section in sections and _known(line.measured)]
-        rows += [[Cell(group if i == 0 else "", "bold"), *_comparison_cells(line, currency)]
-                 for i, line in enumerate(mine)]
-    tables.print_rows(console, [
-        Column(""), Column("", least=10), Column("promised", right=True),
-        Column("90% interval", right=True, least=10), Column("measured", right=True),
-        Column("ratio", right=True), Column("")], rows)
-    found = verdict(lines)
-    console.print()
-    console.print(Text(_verdict_line(found), "bold"))
-    for text in _closing(lines, found, currency):
-        console.print(Text(text, "dim"))
-
-
-def _exact(line: Comparison) -> bool:
-    """Whether the promise is a figure that somebody stated or counted, without an interval."""
-    promised = line.promised
-    return promised is not None and promised.basis == "given" and promised.low == promised.high
-
-
-def _comparison_cells(line: Comparison, currency: str) -> list[Cell | str]:
-    promised, measured = line.promised, line.measured
-    assert measured is not None
-    expected: Cell | str = Cell("not promised", "dim")
-    if promised is not None:
-        expected = tables.figure(promised.value, line.section, currency)
-    return [tables.label(line.section, line.kind), expected,
-            tables.interval(promised, line.section, currency, beside_value=True)
-            if promised else "", tables.figure(measured.value, line.section, currency),
-            _ratio(line), _mark(line)]
-
-
-def _ratio(line: Comparison) -> str:
-    if line.ratio is None:
-        return ""
-    return f"{line.ratio:.2f}" if 0.1 <= line.ratio < 100 else units.sig(line.ratio, 2)
-
-
-def _text(resolved: Resolved) -> str:
-    """The text by name; away from here the default one is only a stand-in that nobody named."""
-    run = resolved.run
-    if run.machine.name != "here" and resolved.origins.get("train.text") == "default":
-        return "text that is not named (taken as new throughout)"
-    return run.train.text
-
-
-def _mark(line: Comparison) -> Cell:
-    if line.ratio is not None and _exact(line):
-        same = math.isclose(line.ratio, 1.0, rel_tol=1e-3)
-        return Cell("equal", "green") if same else Cell("differs", "yellow")
-    return {True: Cell("inside", "green"), False: Cell("OUTSIDE", "bold red"),
-            None: Cell("")}[line.inside]
-
-
-def _verdict_line(found: Verdict) -> str:
-    if not found.checked:
-        return "no promise could be checked"
-    promises = "promise" if found.checked == 1 else "promises"
-    said = [f"{_name(line)} {units.sig(line.ratio or 0.0, 2)}x" for line in found.outside]
-    outside = f"; outside: {', '.join(said)}" if said else ""
-    return f"{found.held} of {found.checked} {promises} held{outside}"
-
-
-def _closing(lines: Sequence[Comparison], found: Verdict, currency: str) -> list[str]:
-    """What has no row or no promise, in as few lines as there are reasons."""
-    unmeasured, said = list(found.unmeasured), []
-    modelled = any(line.section == "kwh_modelled" and _known(line.measured) for line in lines)
-    silent = [line for line in unmeasured if line.section in ("watts", "kwh")]
-    if modelled and any(line.section == "kwh" for line in silent):
-        reason = next(line.measured.source for line in reversed(silent) if line.measured)
-        said.append(f"{reason}: watts and kWh are modelled (see the energy lines marked \"model\")")
-        unmeasured = [line for line in unmeasured if line not in silent]
-    said += _reasons("not measured", [
-        (f"{_name(line)} {tables.figure(line.promised.value, line.section, currency)}",
-         line.measured) for line in unmeasured if line.promised])
-    said += _reasons("not promised", [(_name(line), line.promised) for line in found.unpromised])
-    return said + _not_known(
-        (line.section, line.kind, side.source) for line in lines
-        if not _known(line.promised) and not _known(line.measured)
-        for side in [line.measured or line.promised] if side)
-
-
-def _reasons(what: str, missing: Iterable[tuple[str, Estimate | None]]) -> list[str]:
-    """A line for each reason why the figures of one side are not known."""
-    reasons: dict[str, list[str]] = {}
-    for name, side in missing:
-        reasons.setdefault(side.source if side else "", []).append(name)
-    return [f"{what}{f' ({reason})' if reason else ''}: {', '.join(names)}"
-            for reason, names in reasons.items()]
-
-
-def _name(line: Comparison) -> str:
-    return _called(line.section, line.kind)
-
-
-def _called(section: str, kind: str) -> str:
+def called(section: str, kind: str) -> str:
     """A figure's name where it stands alone: its label, with its group where that says more."""
     label = tables.label(section, kind)
     group = next(group for group, sections in tables.GROUPS.items() if section in sections)
-    clear = group in ("use", "loss") or section in ("tokens", "tokens_per_second", "flops", "watts")
+    clear = group in ("use", "loss", "ways to pay") or section in (
+        "tokens", "tokens_per_second", "flops", "watts")
     return label if clear or kind in _SPEAKS_ALONE else f"{group} {label}"
-
-
-def _known(estimate: Estimate | None) -> bool:
-    return estimate is not None and estimate.known
-
-
-def as_plain(promised: Account | None, measured: Account | None, *, run: Resolved | None = None,
-             notes: Sequence[str] = ()) -> dict[str, Any]:
-    """A plan or a comparison as JSON-ready data; what is not known is None."""
-    plain: dict[str, Any] = {}
-    if run is not None:
-        plain |= {"run": spec_codec.plain(run.run), "origins": dict(run.origins)}
-    plain |= {"promised": None if promised is None else codec.plain(promised),
-              "measured": None if measured is None else codec.plain(measured)}
-    if promised is not None and measured is not None:
-        lines = promised.against(measured)
-        count = verdict(lines)
-        plain |= {"held": count.held, "checked": count.checked, "lines": [
-            {"section": line.section, "figure": line.kind, "ratio": line.ratio,
-             "inside": line.inside} for line in lines]}
-    return plain | {"notes": list(notes)}
-
-
-def as_json(promised: Account | None, measured: Account | None = None, *,
-            run: Resolved | None = None, notes: Sequence[str] = ()) -> str:
-    """`as_plain` as JSON text: the same input gives the same bytes."""
-    return json.dumps(as_plain(promised, measured, run=run, notes=notes), indent=2,
-                      allow_nan=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curbcut import units
 from curbcut.plan import rules
@@ -15,34 +15,20 @@ from curbcut.plan.backwards.points import Point
 from curbcut.plan.backwards.question import COSTS, NAMES
 from curbcut.plan.backwards.solve import Shadow
 from curbcut.report import tables
-from curbcut.report.account import print_plan
 from curbcut.report.tables import Cell, Column, Table, Value
-from curbcut.spec import Account, codec
+from curbcut.spec import codec
 from curbcut.spec.nouns import Machine, ModelShape, Place
 from curbcut.train import refusals
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 UNITS = {"usd": "usd", "kwh": "kwh", "kgco2e": "kgco2e", "seconds": "seconds", "data": "bytes",
          "loss": ""}
 DIGITS = 3
 
 
-def print_answer(answer: Answer, account: Account, *, console: Console | None = None) -> None:
-    """Prints all of it."""
-    from rich.text import Text
-
-    console = console or tables.plain_console()
-    lines = list(in_words(answer))
-    console.print(Text(lines[0], "bold"))
-    for line in lines[1:]:
-        console.print(Text(line))
-    console.print()
-    print_plan(answer.best.resolved, account, console=console)
-    for table in all_tables(answer):
-        console.print()
-        tables.print_table(table, console)
+def said(answer: Answer) -> Table:
+    """The answer in words, without columns."""
+    first, *others = in_words(answer)
+    return Table(first, (), (), others)
 
 
 def all_tables(answer: Answer) -> Iterator[Table]:
@@ -63,9 +49,9 @@ def in_words(answer: Answer) -> Iterator[str]:
             f"{tables.figure(answer.best.account.seconds['total'].value, 'seconds')} on "
             f"{_machine(run.machine)}, {_place(run.place)}")
     if question.loss is None:
-        said = _said(answer)
-        buy = "buys" if len(said) == 1 else "buy"
-        yield f"{_listed(said)} {buy} {loss} ({span}): {what}."
+        given = _given(answer)
+        buy = "buys" if len(given) == 1 else "buy"
+        yield f"{_listed(given)} {buy} {loss} ({span}): {what}."
     else:
         cost = _money(answer, answer.spent["usd"])
         yield f"{question.loss:g} bits a byte costs {cost} at least: {what}."
@@ -93,7 +79,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _said(answer: Answer) -> list[str]:
+def _given(answer: Answer) -> list[str]:
     """The limits that somebody gave."""
     run, found = answer.best.resolved.run, []
     for name, limit in answer.question.limits.items():
@@ -212,9 +198,9 @@ def front(answer: Answer) -> Table:
                      float(one.shape.parameters), one.tokens, _stands(one)))
     return Table("The front: what nothing beats in loss, money, time, energy and carbon together", (
         Column("bits/byte", right=True, interval=True, name="bits_per_byte"),
-        Column("90%", right=True, name="bits_interval"),
+        Column("90%", right=True, only="people"),
         Column(currency, right=True, unit="usd", interval=True, name="money_usd"),
-        Column("90% ", right=True, name="money_interval"), Column("time", unit="seconds"),
+        Column("90% ", right=True, only="people"), Column("time", unit="seconds"),
         Column("energy", unit="kwh"), Column("carbon", unit="kgco2e"),
         Column("model", unit="count", name="parameters"), Column("tokens", unit="count"),
         Column("machine", least=20)), rows, currency=currency)
@@ -226,14 +212,25 @@ def runners_up(answer: Answer) -> Table:
     rows: list[Sequence[Value]] = [(
         _stands(one), *_bits(one), Cell(_compact(one.costs["usd"].value, currency),
                                      plain=one.costs["usd"]),
-        one.costs["seconds"], float(one.shape.parameters), one.why) for one in answer.runners_up]
+        one.costs["seconds"], float(one.shape.parameters), _chance(one), one.why)
+        for one in answer.runners_up]
     return Table("The best of other machines, and why they lost", (
         Column("machine"), Column("bits/byte", right=True, interval=True, name="bits_per_byte"),
-        Column("90%", right=True, name="bits_interval"),
+        Column("90%", right=True, only="people"),
         Column(currency, right=True, unit="usd", interval=True, name="money_usd"),
         Column("time", unit="seconds"), Column("model", unit="count", name="parameters"),
-        Column("beside the best", least=30, name="why")), rows,
-        ["x: times the best's price of an accelerator and hour, and of 6 N D FLOPs."], currency)
+        Column("better after all", right=True, name="chance"),
+        Column("beside the best", least=26, name="why")), rows,
+        ["Better after all: in that share of seeded draws of prices, speeds, power and the law's "
+         "words it beats the best within the same limits.",
+         "x: times the best's price of an accelerator and hour, and of 6 N D FLOPs."], currency)
+
+
+def _chance(one: Point) -> Cell:
+    """How likely a runner-up is the better one; programs read a share."""
+    if one.chance is None:
+        return Cell("", plain=None)
+    return Cell(f"{one.chance:.0%}", plain=one.chance)
 
 
 def _bits(one: Point) -> tuple[Cell, Cell]:
@@ -244,9 +241,10 @@ def _bits(one: Point) -> tuple[Cell, Cell]:
 
 
 def _stands(one: Point) -> str:
-    """The machine, and its contract where it is not the usual one."""
+    """The machine, and its precision and contract where they are not the usual ones."""
+    precision = "" if one.precision == rules.precision(one.machine)[0] else f" {one.precision}"
     contract = "" if one.place.contract == "on-demand" else f", {one.place.contract}"
-    return f"{one.machine.name}{contract}"
+    return f"{one.machine.name}{precision}{contract}"
 
 
 def _compact(usd: float | None, currency: str) -> str:
@@ -284,12 +282,13 @@ def as_plain(answer: Answer) -> dict[str, Any]:
                            "of": "usd" if question.loss is not None else "bits_per_byte"}
                           for one in answer.shadows],
         "front": [_plain(one) for one in answer.front],
-        "runners_up": [_plain(one) | {"why": one.why} for one in answer.runners_up],
+        "runners_up": [_plain(one) | {"why": one.why, "chance_better": one.chance}
+                       for one in answer.runners_up],
     }
 
 
 def _plain(one: Point) -> dict[str, Any]:
-    return {"machine": one.machine.name, "contract": one.place.contract, "zone": one.place.zone,
+    return {"machine": one.machine.name, "precision": one.precision, "contract": one.place.contract, "zone": one.place.zone,
             "parameters": one.shape.parameters, "active_parameters": one.shape.active_parameters,
             "layers": one.shape.layers, "width": one.shape.width, "experts": one.shape.experts,
             "tokens": one.tokens, "bits_per_byte": codec.plain(one.bits)} | {

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from curbcut import units
-from curbcut.accounts.sheet import SAMPLES, Sheet
+from curbcut.accounts.sheet import SAMPLES, Figure, Sheet
 from curbcut.report import tables
-from curbcut.report.tables import Column
+from curbcut.report.tables import Cell, Column, Format, Table, Value
 from curbcut.spec import codec
 from curbcut.spec.estimate import Estimate
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 MOST_INFLUENCES = 6
 
 
-def print_explanation(sheet: Sheet, key: str, *, console: Console | None = None) -> None:
+def show_explanation(sheet: Sheet, key: str, chosen: Format = "text", *, currency: str = "USD",
+                     samples: int = SAMPLES, seed: int = 0) -> None:
     """Prints how `key` was come by. Raises UnknownName with the nearest keys."""
-    from rich.text import Text
+    if chosen == "json":
+        tables.show([], chosen, plain=as_plain(sheet, key, samples=samples, seed=seed))
+    else:
+        tables.show(explanation(sheet, key, currency=currency, samples=samples, seed=seed), chosen)
 
-    console = console or tables.plain_console()
+
+def explanation(sheet: Sheet, key: str, *, currency: str = "USD", samples: int = SAMPLES,
+                seed: int = 0) -> list[Table]:
+    """What a figure follows from, and what moves it most. Raises UnknownName."""
     figure, found = sheet[key], sheet.estimates()
-    console.print(Text(f"{key} = {_shown(found[key], figure.unit)}", "bold"))
-    if figure.formula:
-        console.print(Text(f"  = {figure.formula}"))
+    notes = []
     if found[key].known and not figure.leaf:
-        drawn = sheet.sampled_estimates()[key]
-        console.print(Text(f"  {SAMPLES:,} draws: {_interval(drawn, figure.unit)}"))
-    console.print()
-    for line, style in _lines(sheet, found, key, console.width):
-        console.print(Text(line, style))
+        drawn = sheet.sampled_estimates(samples, seed)[key]
+        notes.append(f"90% of {samples:,} draws of its leaves: "
+                     f"{tables.span(drawn, figure.unit, currency)}")
+    rows: list[Sequence[Value]] = [
+        (Cell("  " * depth + name, plain=name), tables.Figure(found[name], sheet[name].unit),
+         sheet[name].unit, found[name].basis,
+         Cell(f"{_said(sheet[name])} ({found[name].basis})", "dim", _said(sheet[name])),
+         float(depth), sheet[name].distribution) for name, depth in _tree(sheet, key)]
+    made = [Table(f"{key} = {_shown(found[key], figure.unit, currency)}", (
+        Column("", name="key"), Column("value", right=True, interval=True),
+        Column("unit", only="programs"), Column("basis", only="programs"),
+        Column("from", below=True),
+        Column("depth", only="programs"), Column("drawn as", only="programs")), rows, notes,
+        currency)]
     moving = sheet.influences(key)[:MOST_INFLUENCES]
     if moving:
-        console.print()
-        console.print(Text(f"what moves {key} most, each alone at its ends:", "bold"))
-        tables.print_rows(console, [Column(""), Column("from", right=True),
-                                    Column("to", right=True), Column("drawn as")], [
-            [name, _figure(low, figure.unit), _figure(high, figure.unit), sheet[name].distribution]
-            for name, low, high in moving])
+        made.append(Table(f"What moves {key} most, each alone at its ends", (
+            Column("", name="key"), Column("from", unit=figure.unit, name="low"),
+            Column("to", unit=figure.unit, name="high"), Column("drawn as")),
+            [(name, low, high, sheet[name].distribution) for name, low, high in moving], (),
+            currency))
+    return made
 
 
-def as_plain(sheet: Sheet, key: str) -> dict[str, Any]:
+def _said(figure: Figure) -> str:
+    return f"= {figure.formula}" if figure.formula else figure.estimate.source
+
+
+def as_plain(sheet: Sheet, key: str, *, samples: int = SAMPLES, seed: int = 0) -> dict[str, Any]:
     """The explanation as JSON-ready data, SI units."""
-    figure, found, drawn = sheet[key], sheet.estimates(), sheet.sampled_estimates()
+    figure, found = sheet[key], sheet.estimates()
+    drawn = sheet.sampled_estimates(samples, seed)
     return {
         "key": key, "unit": figure.unit, "formula": figure.formula,
-        "estimate": codec.plain(found[key]), "drawn": codec.plain(drawn[key]), "samples": SAMPLES,
+        "estimate": codec.plain(found[key]), "drawn": codec.plain(drawn[key]), "samples": samples,
         "inputs": [{"key": name, "depth": depth, "unit": sheet[name].unit,
                     "formula": sheet[name].formula, "distribution": sheet[name].distribution,
                     "estimate": codec.plain(found[name])} for name, depth in _tree(sheet, key)],
@@ -73,35 +87,8 @@ def _tree(sheet: Sheet, key: str) -> list[tuple[str, int]]:
     return rows
 
 
-def _lines(sheet: Sheet, found: Mapping[str, Estimate], key: str,
-           width: int) -> Iterator[tuple[str, str]]:
-    """Each figure with value, interval and basis, and below it its formula or source in full, as
-    (text, style).
-    """
-    rows = [("  " * depth, sheet[name], found[name]) for name, depth in _tree(sheet, key)]
-    names = max(len(indent + figure.key) for indent, figure, _ in rows)
-    values = max(len(_figure(estimate.value, figure.unit)) for _, figure, estimate in rows)
-    for indent, figure, estimate in rows:
-        value = _figure(estimate.value, figure.unit)
-        span = _interval(estimate, figure.unit)
-        yield (f"{indent + figure.key:<{names}}  {value:>{values}}  "
-               f"{span + '  ' if span else ''}{estimate.basis}"), ""
-        said = f"= {figure.formula}" if figure.formula else estimate.source
-        for part in textwrap.wrap(said, max(40, width - len(indent) - 4)):
-            yield f"{indent}    {part}", "dim"
-
-
-def _figure(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else units.show(value, unit)
-
-
-def _interval(estimate: Estimate, unit: str) -> str:
-    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
-        return ""
-    return f"{units.show(estimate.low, unit)} .. {units.show(estimate.high, unit)}"
-
-
-def _shown(estimate: Estimate, unit: str) -> str:
-    span = _interval(estimate, unit)
+def _shown(estimate: Estimate, unit: str, currency: str) -> str:
+    span = tables.span(estimate, unit, currency)
     why = f", {estimate.source}" if not estimate.known else ""
-    return _figure(estimate.value, unit) + (f"  (90%: {span})" if span else "") + why
+    said = tables.quantity(estimate.value, unit, currency)
+    return said + (f"  (90%: {span})" if span else "") + why

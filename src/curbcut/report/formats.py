@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from curbcut.report.tables import Column, Format, Plain, Table, read, spelt
+from curbcut.report.tables import Column, Format, Plain, Table, Value, read, spelt
 from curbcut.spec import Estimate
 
 
@@ -18,8 +18,10 @@ def written(tables: Sequence[Table], chosen: Format,
     """Tables in a format that is not "text", with its last newline."""
     if chosen == "json":
         content = plain if plain is not None else {"tables": [as_plain(one) for one in tables]}
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     each = as_csv if chosen == "csv" else as_markdown
+    if chosen == "csv":
+        tables = [table for table in tables if table.columns]
     parts = [each(table, titled=len(tables) > 1 or chosen == "markdown") for table in tables]
     return "\n".join(parts)
 
@@ -29,23 +31,32 @@ def as_plain(table: Table) -> dict[str, Any]:
     return {
         "title": table.title,
         "columns": [{"key": one.key, "title": one.title, "unit": one.unit or None}
-                    for one in table.columns],
-        "rows": [{column.key: _plain(read(value))
-                  for column, value in zip(table.columns, row, strict=True)}
+                    for one in table.columns if one.only != "people"],
+        "rows": [{column.key: _plain(read(value)) for column, value in _read(table, row)}
                  for row in table.rows],
         "notes": list(table.notes)}
 
 
+def _read(table: Table, row: Sequence[Value]) -> Iterator[tuple[Column, Value]]:
+    """The cells of a row that programs read, each with its column."""
+    pairs = zip(table.columns, row, strict=True)
+    return ((column, value) for column, value in pairs if column.only != "people")
+
+
 def _plain(value: Plain) -> Any:
     if isinstance(value, Estimate):
-        return {"value": _finite(value.value), "low": _finite(value.low),
-                "high": _finite(value.high), "basis": value.basis, "source": value.source}
-    return _finite(value) if isinstance(value, float) else value
+        return {"value": value.value, "low": value.low, "high": value.high,
+                "basis": value.basis, "source": value.source}
+    return value
 
 
-def _finite(value: float | None) -> float | None:
+def _strict(value: Any) -> Any:
     """JSON has no infinity: a bound that is none is null."""
-    return value if value is None or math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_csv(table: Table, *, titled: bool = False) -> str:
@@ -54,9 +65,10 @@ def as_csv(table: Table, *, titled: bool = False) -> str:
     writer = csv.writer(out, lineterminator="\n")
     if titled:
         writer.writerow([table.title])
-    writer.writerow([name for column in table.columns for name in _names(column)])
+    writer.writerow([name for column in table.columns if column.only != "people"
+                     for name in _names(column)])
     for row in table.rows:
-        writer.writerow([text for column, value in zip(table.columns, row, strict=True)
+        writer.writerow([text for column, value in _read(table, row)
                          for text in _fields(column, read(value))])
     return out.getvalue()
 
@@ -93,11 +105,12 @@ def as_markdown(table: Table, *, titled: bool = True) -> str:
     """One table as GitHub's Markdown has it."""
     columns, rows = spelt(table)
     lines = [f"### {table.title}", ""] if titled and table.title else []
-    lines.append(_line([column.title for column in columns]))
-    lines.append("|".join(["", *("---:" if column.right else "---" for column in columns), ""]))
-    lines += [_line([cell.text for cell in row]) for row in rows]
+    if columns:
+        lines.append(_line([column.title for column in columns]))
+        lines.append("|".join(["", *("---:" if column.right else "---" for column in columns), ""]))
+        lines += [_line([cell.text for cell in row]) for row in rows]
     if table.notes:
-        lines += ["", *(f"- {_escaped(note)}" for note in table.notes)]
+        lines += [*([""] if columns else ()), *(f"- {_escaped(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
     from curbcut.plan.levers.result import LeverResult, Waterfall
 
-MAYBE = "may be none"
-_WHY = {"costs": "costs more", "does not fit": "does not fit: ", "what-if": "what-if: "}
+MAYBE = "?"
+NOT_HERE = ("not here", "does not fit")
+NEARLY_ALL = 0.9995
+"""Shares from here on would be rounded to all of it."""
 
 
 def tables(found: Waterfall, *, full: bool = True) -> list[Table]:
     """The tables of one waterfall. Without `full` those that the text prints: what its list says
     (group, what is set, evidence) is left out.
     """
-    made = [_order(found, full), _others(found, full)]
-    if full:
-        made.append(_evidence(found))
+    made = [_order(found, full)]
+    made += [_others(found), _evidence(found)] if full else [_priced(found), _not_here(found)]
     return [table for table in made if table.rows]
 
 
@@ -47,19 +48,25 @@ def _order(found: Waterfall, full: bool) -> Table:
          *((one.group, "; ".join(one.changed)) if full else ())] for one in found.steps]
     columns = (
         Column("#", name="order"), Column("lever"),
-        Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
-        Column("after the others", right=True, unit=unit, interval=True,
-               name="saves_after_the_others"),
-        Column("then", right=True, unit=unit, name="whole_after"), Column("", name="uncertain"),
+        Column("alone", unit="fraction", interval=True, name="saves_alone_share"),
+        Column("saves here", right=True, unit=unit, interval=True, name="saves_after_the_others"),
+        Column("leaves", right=True, unit=unit, name="whole_after"), Column("", name="uncertain"),
         *more)
     ends = [_short(one.value, found) for one in (found.start, found.end)]
     title = (f"Levers of {found.run}, {found.scope}: {ends[0]} to {ends[1]}, "
              f"{found.factor:.3g} x less")
-    notes = [f"The whole is {found.what}."]
+    notes = [f"The run: {found.of}.", f"The whole is {found.what}."]
+    if rows:
+        low, high = (f"{one:.3g}" for one in found.factor_ends)
+        notes.append(f"90% intervals: from {_span(found.start, found)}; to "
+                     f"{_span(found.end, found)}; {low} .. {high} x less.")
     if not rows:
         return Table(title, (Column("lever"),), [["none saves"]], notes, currency)
-    notes.append("Each is priced again on top of those above it; intervals (90%) are of the "
-                 "difference: what both runs have in common cancels.")
+    notes.append("alone: saved of the whole by this one; here: priced again on top of those above "
+                 "it. Intervals are of the difference: what both runs have in common cancels.")
+    if any(one.uncertain for one in found.steps):
+        notes.append(f"{MAYBE}: the interval of what it saves here holds nothing: it may save "
+                     "none.")
     return Table(title, columns, rows, notes, currency)
 
 
@@ -70,33 +77,52 @@ def _figure(value: Estimate | float | None, found: Waterfall) -> Cell:
 
 
 def _short(value: float | None, found: Waterfall) -> str:
-    """Three digits: a forecast of thousands knows no cents."""
-    large = value is not None and abs(value) >= 1000
-    said = quantity(float(f"{value:.3g}") if large else value, found.unit.dimension,
-                    found.unit.currency)
-    return said.replace(".00", "") if large and found.unit.dimension == "usd" else said
+    return quantity(value, found.unit.dimension, found.unit.currency)
+
+
+def _span(whole: Estimate, found: Waterfall) -> str:
+    return f"{_short(whole.low, found)} .. {_short(whole.high, found)}"
 
 
 def _share(one: LeverResult) -> Value:
-    return Cell("", "", None) if one.alone_share is None else one.alone_share
+    share = one.alone_share
+    if share is not None and share.value is not None and NEARLY_ALL <= share.value < 1:
+        return Cell("> 99.9%", "", share)
+    return Cell("", "", None) if share is None else share
 
 
-def _others(found: Waterfall, full: bool) -> Table:
+def _others(found: Waterfall) -> Table:
     rows: list[list[Value]] = [
-        [one.name, one.status, _share(one), _reason(one), *((one.group,) if full else ())]
+        [one.name, one.status, _share(one), _reason(one, found), one.group]
         for one in found.results if one.order is None]
-    columns = (Column("lever"), Column("status"),
-               Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
-               Column("why", least=24), *((Column("group"),) if full else ()))
-    return Table("Not in the order", columns, rows, (), found.unit.currency)
+    return Table("Not in the order", (*_COLUMNS, Column("group")), rows, (), found.unit.currency)
 
 
-def _reason(one: LeverResult) -> str:
-    why = f"{_WHY.get(one.status, '')}{one.reason}"
-    changed = "; ".join(one.changed)
-    if one.status in ("costs", "instead", "what-if") and changed:
-        return f"{changed}; {why}" if why else changed
-    return why
+_COLUMNS = (Column("lever"), Column("status"),
+            Column("saves alone", unit="fraction", interval=True, name="saves_alone_share"),
+            Column("why", below=True))
+
+
+def _priced(found: Waterfall) -> Table:
+    """Levers that were priced and not taken."""
+    rows = [[one.name, one.status, _share(one), _reason(one, found)]
+            for one in found.results if one.order is None and one.status not in NOT_HERE]
+    return Table("Not in the order", _COLUMNS, rows, (), found.unit.currency)
+
+
+def _not_here(found: Waterfall) -> Table:
+    """Levers that do not apply, without figures."""
+    rows = [[one.name, f"does not fit: {one.reason}" if one.status == "does not fit"
+             else one.reason] for one in found.results if one.status in NOT_HERE]
+    return Table("Not here", (Column("lever"), Column("why", least=40, wrap=True)), rows)
+
+
+def _reason(one: LeverResult, found: Waterfall) -> str:
+    said = list(one.changed) if one.status in ("costs", "left", "instead", "what-if") else []
+    if one.status == "instead" and one.alone and one.alone.value is not None:
+        assert found.start.value is not None
+        said.insert(0, f"comes to {_short(found.start.value - one.alone.value, found)}")
+    return "; ".join([*said, one.reason] if one.reason else said)
 
 
 def _evidence(found: Waterfall) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from curbcut import units
@@ -12,7 +12,7 @@ from curbcut.plan.offers import Priced, RunnerUp
 from curbcut.plan.search_draft import Searched
 from curbcut.plan.space import FIELDS
 from curbcut.report import tables
-from curbcut.report.tables import Cell, Column
+from curbcut.report.tables import Cell, Column, Figure, Format, Table, Value
 from curbcut.spec import Estimate, codec
 from curbcut.train import refusals
 
@@ -129,51 +129,65 @@ def _quoted(value: object) -> str:
 
 def print_search(searched: Searched, *, top: int, console: Console | None = None) -> None:
     """Prints the search: counts, the best, runners-up and why they lost, the front."""
-    from rich.text import Text
-
-    console = console or tables.plain_console()
-    found, run = searched.found, searched.resolved.run
-    console.print(Text.assemble(
-        (f"{found.priced:,} recipes priced, {found.fit:,} fit", "bold"),
-        f"; least {found.objective} for {units.show(run.train.tokens, 'count')} tokens"))
-    for name, why in found.left_out:
-        console.print(Text(f"{name} left out: {why}", "dim"))
-    if searched.kept:
-        console.print(Text(f"kept as given: {', '.join(searched.kept)}", "dim"))
-    console.print()
-    _print_best(searched, console)
-    if (running := runs(searched)) is not None:
-        console.print("\nthe best of what runs here", style="bold")
-        _print_beside(running, found.best, [differences(running, found.best)], console)
-    if found.runners_up:
-        console.print("\nrunners-up, and why they lost", style="bold")
-        _print_runners_up(found.runners_up[:top], found.best, console)
-    console.print("\nthe Pareto front: what nothing beats in time, money, energy and memory "
-                  "together", style="bold")
-    _print_front(searched, console)
-
-
-def _print_best(searched: Searched, console: Console) -> None:
     from rich.columns import Columns
     from rich.text import Text
 
+    console = console or tables.plain_console()
+    counts, best, *others = search_tables(searched, top=top)
+    tables.print_table(counts, console)
+    console.print()
+    console.print(Text(best.title, "bold"))
+    one = searched.found.best
+    console.print(Text(f'[machine]\nname = "{one.offer.machine.name}"\n[recipe]'))
+    console.print(Columns([Text(line) for line in toml(one)], padding=(0, 3), column_first=True))
+    for table in (replace(best, title=""), *others):
+        tables.print_table(table, console)
+        if table is not others[-1]:
+            console.print()
+
+
+def search_tables(searched: Searched, chosen: Format = "text", *, top: int) -> list[Table]:
+    """What was priced, the best and (but in text) its recipe, the best that runs here where that
+    is another, runners-up and why they lost, and the front (all of it in CSV).
+    """
+    found = searched.found
+    made = [_counts(searched), _best(searched)]
+    if chosen != "text":
+        made.append(Table("Its recipe", (Column("field"), Column("value")), [
+            ("machine", found.best.offer.machine.name),
+            *(line.split(" = ", 1) for line in toml(found.best))]))
+    if (running := runs(searched)) is not None:
+        made.append(_beside("The best of what runs here", [("beside the best", running, ())],
+                            found.best))
+    if found.runners_up:
+        made.append(_beside("Runners-up, and why they lost", [
+            (_differs(up), up.priced, reasons(up, found.best)) for up in found.runners_up[:top]],
+            found.best))
+    return [*made, _front(searched, len(found.front) if chosen == "csv" else MOST_FRONT)]
+
+
+def _counts(searched: Searched) -> Table:
+    found, tokens = searched.found, searched.resolved.run.train.tokens
+    notes = [f"{name} left out: {why}" for name, why in found.left_out]
+    if searched.kept:
+        notes.append(f"kept as given: {', '.join(searched.kept)}")
+    return Table(f"{found.priced:,} recipes priced, {found.fit:,} fit; least {found.objective} for "
+                 f"{units.show(tokens, 'count')} tokens", (), (), notes)
+
+
+def _best(searched: Searched) -> Table:
     best, run = searched.found.best, searched.resolved.run
-    currency, whole = run.place.currency, total(searched.found.best, run.train.tokens)
-    rows: list[list[Cell | str]] = []
-    for name, section, estimate in (
+    whole = total(best, run.train.tokens)
+    rows: list[Sequence[Value]] = [
+        (Cell(name, "bold"), Figure(estimate, unit), unit, Cell(estimate.source, "dim"))
+        for name, unit, estimate in (
             ("a step", "seconds", best.seconds), ("all steps", "seconds", whole.seconds),
             ("money", "usd", whole.usd), ("energy", "kwh", whole.kwh),
-            ("memory a rank", "memory_bytes", best.peak_bytes)):
-        rows.append([Cell(name, "bold"), tables.figure(estimate.value, section, currency),
-                     tables.interval(estimate, section, currency), Cell(estimate.source, "dim")])
-    console.print(Text.assemble(("the best", "bold"), f"  {standing(best)}"))
-    console.print(Text(f'[machine]\nname = "{best.offer.machine.name}"\n[recipe]'))
-    console.print(Columns([Text(line) for line in toml(best)], padding=(0, 3), column_first=True))
-    tables.print_rows(console, [Column(""), Column("forecast", right=True),
-                                Column("90% interval", right=True), Column("source", least=10)],
-                      rows)
-    shares = _shares(best.groups)
-    console.print(Text(f"of a step: {shares}", "dim"))
+            ("memory a rank", "bytes", best.peak_bytes))]
+    return Table(f"The best: {standing(best)}", (
+        Column("", name="figure"), Column("forecast", right=True, interval=True, name="value"),
+        Column("unit", only="programs"), Column("source", least=20, wrap=True)), rows,
+        [f"of a step: {_shares(best.groups)}"], run.place.currency)
 
 
 def _shares(groups: Mapping[str, float]) -> str:
@@ -183,51 +197,44 @@ def _shares(groups: Mapping[str, float]) -> str:
                      if seconds >= LEAST_SHARE * whole)
 
 
-def _print_runners_up(ups: tuple[RunnerUp, ...], best: Priced, console: Console) -> None:
-    from rich.text import Text
-
-    for up in ups:
-        name = "the fastest, if it fitted" if up.differs == "memory" else f"other {up.differs}"
-        machine = (f"{up.priced.offer.machine.name}: " if up.priced.offer is not best.offer
-                   else "")
-        console.print(Text.assemble((name, "bold"),
-                                    f": {machine}{differences(up.priced, best)}"))
-        _print_beside(up.priced, best, reasons(up, best), console)
+def _differs(up: RunnerUp) -> str:
+    return "the fastest, if it fitted" if up.differs == "memory" else f"other {up.differs}"
 
 
-def _print_beside(one: Priced, best: Priced, why: Sequence[str], console: Console) -> None:
-    """Figures of a recipe beside those of the best, and whether it runs here."""
-    from rich.padding import Padding
-    from rich.text import Text
+def _beside(title: str, them: Sequence[tuple[str, Priced, Sequence[str]]], best: Priced) -> Table:
+    """Recipes with their figures, beside the best, and why they lost."""
+    assert best.seconds.value
+    rows: list[Sequence[Value]] = []
+    for name, one, why in them:
+        assert one.seconds.value is not None
+        more = one.seconds.value / best.seconds.value - 1
+        machine = f"{one.offer.machine.name}: " if one.offer is not best.offer else ""
+        runs_too = standing(one) == standing(best) == RUNS_HERE
+        rows.append((Cell(name, "bold"), one.seconds, Cell(f"{more:+.1%}", plain=more),
+                     one.peak_bytes, "; ".join((machine + differences(one, best), *why)),
+                     machine + differences(one, best), "; ".join(why),
+                     Cell("" if runs_too else standing(one), "dim", standing(one))))
+    return Table(title, (
+        Column("", name="what"), Column("a step", unit="seconds", interval=True),
+        Column("more", right=True, name="more_share"), Column("a rank", unit="bytes"),
+        Column("what and why", below=True, only="people"), Column("recipe", only="programs"),
+        Column("why", only="programs"), Column("stands", below=True)), rows)
 
-    assert one.seconds.value is not None and best.seconds.value
-    more = one.seconds.value / best.seconds.value - 1
-    figure = tables.figure(one.seconds.value, "seconds")
-    interval = tables.interval(one.seconds, "seconds", beside_value=True)
-    peak = tables.figure(one.peak_bytes.value, "memory_bytes")
-    said = f"{figure} a step ({interval}), {more:+.1%}, {peak}; {', '.join(why)}"
-    console.print(Padding(Text(said), (0, 0, 0, 2)))
-    if (stand := standing(one)) != RUNS_HERE or standing(best) != RUNS_HERE:
-        console.print(Padding(Text(stand, "dim"), (0, 0, 0, 2)))
 
-
-def _print_front(searched: Searched, console: Console) -> None:
-    run = searched.resolved.run
-    front = searched.found.front
-    step = max(1, -(-len(front) // MOST_FRONT))
-    rows: list[list[Cell | str]] = []
+def _front(searched: Searched, most: int) -> Table:
+    run, front = searched.resolved.run, searched.found.front
+    step = max(1, -(-len(front) // most))
+    rows: list[Sequence[Value]] = []
     for one in [*front[:-1:step], front[-1]]:
         whole = total(one, run.train.tokens)
-        rows.append([tables.figure(whole.seconds.value, "seconds"),
-                     tables.interval(whole.seconds, "seconds", beside_value=True),
-                     tables.figure(whole.usd.value, "usd", run.place.currency),
-                     tables.figure(whole.kwh.value, "kwh"),
-                     tables.figure(one.peak_bytes.value, "memory_bytes"),
-                     "yes" if standing(one) == RUNS_HERE else "no",
-                     f"{one.offer.machine.name}: {said(one.recipe, one.recipe)}"])
-    tables.print_rows(console, [
-        Column("all steps", right=True), Column("90% interval", right=True),
-        Column("money", right=True), Column("energy", right=True), Column("a rank", right=True),
-        Column("runs"), Column("recipe", least=20)], rows)
-    if step > 1:
-        console.print(f"{len(rows)} of {len(front)} shown; --json has all", style="dim")
+        rows.append((whole.seconds, whole.usd.value, whole.kwh.value, one.peak_bytes.value,
+                     Cell("yes" if standing(one) == RUNS_HERE else "no",
+                          plain=standing(one) == RUNS_HERE),
+                     f"{one.offer.machine.name}: {said(one.recipe, one.recipe)}"))
+    notes = [f"{len(rows)} of {len(front)} shown; --format csv and --json have all"]
+    title = "The Pareto front: what nothing beats in time, money, energy and memory together"
+    return Table(title, (
+        Column("all steps", unit="seconds", interval=True), Column("money", unit="usd"),
+        Column("energy", unit="kwh"), Column("a rank", unit="bytes"),
+        Column("runs", name="runs_here"), Column("recipe", least=20, wrap=True)), rows,
+        notes if step > 1 else [], run.place.currency)

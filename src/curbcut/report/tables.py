@@ -8,11 +8,13 @@ Everything in a table that people see is a frozen `Table(title, columns, rows, n
           notes=["prices of 2026-03"], currency="EUR")
 
 A cell is text, a number in the inner unit of its column (`units.show`: seconds, usd, kwh, bytes,
-count, fraction), an `Estimate`, True or False, None for what is not known, or a `Cell` where what a
-person reads and what a program reads (`Cell.plain`) differ. `show(tables, format)` writes them all:
+count, fraction), an `Estimate`, True or False, None for what is not known, a `Figure` where the
+units of a column differ, or a `Cell` where what a person reads and what a program reads
+(`Cell.plain`) differ. `show(tables, format)` writes them all:
 
     text       aligned in the console's width, numbers as people read them ("4.00 min", "$1.96M");
-               a column with `interval` is two: value, and 90% interval
+               a column with `interval` is two: value, and 90% interval; long text is cut, goes on
+               below (`Column.wrap`) or has lines of its own under its row (`Column.below`)
     markdown   the same words between pipes
     csv        figures in full in their inner unit (money in USD) under `Column.key`; one with
                `interval` is KEY, KEY_low, KEY_high; what is not known is empty. Several tables:
@@ -23,7 +25,8 @@ person reads and what a program reads (`Cell.plain`) differ. `show(tables, forma
 A verb whose JSON says more than its tables hands it as `plain` to `show`; `--json` is short for
 `--format json` (`cli.formats.add` and `cli.formats.chosen`). All works at 80 columns, in a pipe (no
 colour, 100 columns) and where a terminal knows only ASCII. rich is imported inside the functions,
-`report.formats` (Markdown, CSV, JSON) too: importing this module costs nothing.
+`report.aligned` (text) and `report.formats` (Markdown, CSV, JSON) too: importing this module costs
+nothing.
 """
 
 from __future__ import annotations
@@ -65,6 +68,20 @@ _LABELS = {
     ("tokens_per_second", "most"): "most to serve", ("memory_bytes", "server"): "to serve",
     ("mfu", "run"): "MFU", ("hfu", "run"): "HFU", ("goodput", "run"): "goodput",
     ("loss", "nats_per_token"): "nats a token", ("loss", "bits_per_byte"): "bits a byte",
+    ("joules_per_token", "training"): "a token trained",
+    ("joules_per_token", "answer"): "a token answered",
+    ("joules_per_token", "most"): "answered, at most",
+    ("usd", "development"): "experiments and failures", ("usd", "project"): "whole project",
+    ("kwh", "project"): "whole project", ("kgco2e", "project"): "whole project",
+    ("kgco2e", "market"): "market-based", ("litres", "water"): "consumed",
+    ("usd_ways", "on_demand"): "rent on demand", ("usd_ways", "reserved_1y"): "rent reserved 1 y",
+    ("usd_ways", "reserved_3y"): "rent reserved 3 y", ("usd_ways", "spot"): "rent spot",
+    ("usd_ways", "own"): "own: loss of value, energy, room",
+    ("usd_ways", "academic"): "granted: energy only",
+    ("usd_ways", "epoch_amortised"): "Epoch: hardware written off + energy",
+    ("usd_ways", "epoch_acquisition"): "Epoch: all hardware bought",
+    ("usd_ways", "epoch_cloud"): "Epoch: rent of the cloud",
+    ("usd_ways", "with_staff"): "with staff and experiments",
 }
 
 
@@ -116,24 +133,24 @@ def quantity(value: float | None, unit: str, currency: str = "USD") -> str:
 def money(usd: float, currency: str = "USD") -> str:
     """`usd` in a currency, at the facts' rate; raises UnknownName for one without a rate.
 
-    From 100,000 on three digits are said, and no cents: a forecast knows no more.
+    From 1,000 on no cents are said, from 10,000 on three digits: a forecast knows no more.
     """
     if currency == "USD":
-        return f"${_large(usd)}" if abs(usd) >= 1e5 else units.show(usd, "usd")
+        return f"${_large(usd)}" if abs(usd) >= 1e3 else units.show(usd, "usd")
     from curbcut.facts.currency import usd_per
 
     amount = usd / usd_per(currency).value
-    if abs(amount) >= 1e5:
+    if abs(amount) >= 1e3:
         return f"{_large(amount)} {currency}"
     text = f"{amount:,.2f}" if abs(amount) >= 0.1 else units.small(amount)
     return f"{text} {currency}"
 
 
 def _large(amount: float) -> str:
-    factor, letter = next((f, n) for f, n in ((1e12, "T"), (1e9, "B"), (1e6, "M"),
-                                                  (1e3, "k"))
-                          if abs(amount) >= f)
-    return f"{units.sig(amount / factor)}{letter}"
+    factor, letter = next(((f, n) for f, n in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k"))
+                           if abs(amount) >= f), (0.0, ""))
+    return f"{units.sig(amount / (1e3 if letter == 'k' else factor))}{letter}" if letter else (
+        f"{amount:,.0f}")
 
 
 def interval(estimate: Estimate, section: str, currency: str = "USD", *,
@@ -150,7 +167,10 @@ def span(estimate: Estimate, unit: str, currency: str = "USD", *,
     """`interval` of a figure that is in the inner unit `unit`."""
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return ""
-    low, high, value = (quantity(end, unit, currency)
+    assert estimate.value is not None
+    near = estimate.low > 0 and estimate.high < FAR * estimate.low
+    like = estimate.value if beside_value and near and unit in _LIKE else None
+    low, high, value = (units.show(end, unit, like) if like else quantity(end, unit, currency)
                         for end in (estimate.low, estimate.high, estimate.value))
     unit = _unit(low)
     if unit and unit == _unit(high):
@@ -162,9 +182,21 @@ def span(estimate: Estimate, unit: str, currency: str = "USD", *,
     return f"{low} .. {high}"
 
 
+_LIKE = frozenset({"kwh", "kgco2e", "watts", "joules", "litres", "bytes"})
+"""Dimensions of which both ends of an interval are said in the unit of the value beside it."""
+FAR = 1000
+"""Ends that are this many times apart each keep their own."""
+
+
 def _unit(text: str) -> str:
-    """What follows the number, its space included; "" where nothing does."""
-    return text.lstrip("-$0123456789.,e+") if text[:1] in "-$0123456789" else ""
+    """What follows the number, its space included; "" where nothing does.
+
+    The letter of "64.6k" is none: left out, "64.6 .. 162k" would say something else.
+    """
+    if text.endswith("%"):
+        return "%"
+    number, space, unit = text.partition(" ")
+    return space + unit if number[:1] in "-$0123456789" else ""
 
 
 Format = Literal["text", "markdown", "csv", "json"]
@@ -181,12 +213,21 @@ class Cell(NamedTuple):
     """The text itself where nothing else is said."""
 
 
-Value = Plain | Cell
+class Figure(NamedTuple):
+    """A number in a unit of its own, where those of a column differ."""
+
+    value: float | Estimate | None
+    unit: str
+
+
+Value = Plain | Cell | Figure
 """What may stand in a table; an int is a float."""
 
 
 class Column(NamedTuple):
-    """A column's heading, its side, and the width below which it is not cut (0: never cut)."""
+    """A column's heading, its side, and the width below which it is not cut (0: never cut or
+    wrapped).
+    """
 
     title: str
     right: bool = False
@@ -198,6 +239,12 @@ class Column(NamedTuple):
     """Whether low and high of its estimates are said too; a heading other than "90% interval"."""
     name: str = ""
     """What programs call it; the title and the unit where it is empty."""
+    wrap: bool = False
+    """Whether text that is too long goes on below; else it is cut."""
+    below: bool = False
+    """Whether people read it in lines of its own under its row."""
+    only: Literal["", "people", "programs"] = ""
+    """Who reads it; "" for both."""
 
     @property
     def key(self) -> str:
@@ -215,7 +262,9 @@ _SUFFIXES = {"count": "", "fraction": "share", "flops/s": "flops_per_second",
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed, in every format. Keys of columns differ within a table."""
+    """What is printed, in every format. Keys of columns differ within a table; one without columns
+    is a heading with sentences, and not in CSV.
+    """
 
     title: str
     """Printed above it; "" for none."""
@@ -247,12 +296,14 @@ def print_table(table: Table, console: Console) -> None:
     """Prints one table as people read it: title, aligned columns, notes."""
     from rich.text import Text
 
+    from curbcut.report.aligned import print_rows
+
     if table.title:
         console.print(Text(table.title, "bold"))
-    columns, rows = spelt(table)
-    print_rows(console, columns, rows)
+    if table.rows:
+        print_rows(console, *spelt(table))
     for note in table.notes:
-        console.print(Text(note, "dim"))
+        console.print(Text(note, "dim" if table.columns else ""))
 
 
 def spelt(table: Table) -> tuple[list[Column], list[list[Cell]]]:
@@ -260,13 +311,12 @@ def spelt(table: Table) -> tuple[list[Column], list[list[Cell]]]:
     columns: list[Column] = []
     parts: list[list[Cell]] = []
     for i, column in enumerate(table.columns):
+        if column.only == "programs":
+            continue
         values = [row[i] for row in table.rows]
-        numbers = any(isinstance(read(value), float | int | Estimate)
-                      and not isinstance(read(value), bool) for value in values)
-        columns.append(column._replace(right=column.right or numbers))
+        columns.append(column._replace(right=column.right or any(map(_is_number, values))))
         parts.append([_said(value, column.unit, table.currency) for value in values])
-        spans = [Cell(span(value, column.unit, table.currency, beside_value=True)
-                      if column.interval and isinstance(value, Estimate) else "")
+        spans = [Cell(_span(value, column.unit, table.currency) if column.interval else "")
                  for value in values]
         if any(cell.text for cell in spans):
             heading = column.interval if isinstance(column.interval, str) else "90% interval"
@@ -275,8 +325,21 @@ def spelt(table: Table) -> tuple[list[Column], list[list[Cell]]]:
     return columns, [list(row) for row in zip(*parts, strict=True)]
 
 
+def _is_number(value: Value) -> bool:
+    found = read(value)
+    return isinstance(found, float | int | Estimate) and not isinstance(found, bool)
+
+
+def _span(value: Value, unit: str, currency: str) -> str:
+    if isinstance(value, Figure):
+        value, unit = value
+    return span(value, unit, currency, beside_value=True) if isinstance(value, Estimate) else ""
+
+
 def read(value: Value) -> Plain:
     """What a program reads in a cell."""
+    if isinstance(value, Figure):
+        return value.value
     if not isinstance(value, Cell):
         return value
     return value.text if value.plain is ... else value.plain
@@ -291,42 +354,8 @@ def _said(value: Value, unit: str, currency: str) -> Cell:
         return Cell("yes", "green") if value else Cell("no", "dim")
     if isinstance(value, int) and not unit:
         return Cell(f"{value:,}")
+    if isinstance(value, Figure):
+        value, unit = value
     if isinstance(value, Estimate):
         value = value.value
     return Cell(quantity(value, unit, currency), "" if value is not None else "dim")
-
-
-def print_rows(console: Console, columns: Sequence[Column],
-               rows: Sequence[Sequence[Cell | str]]) -> None:
-    """Prints aligned columns in the console's width; the last columns are cut first, with "…"."""
-    from rich.text import Text
-
-    table = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    head = [Cell(column.title, "dim") for column in columns]
-    gap = "  "
-    if sum(_natural([head, *table])) + len(gap) * (len(columns) - 1) > console.width:
-        gap = " "
-    widths = _widths([head, *table], columns, console.width - len(gap) * (len(columns) - 1))
-    for row in [head, *table]:
-        line = Text(no_wrap=True, overflow="crop")
-        for column, width, cell in zip(columns, widths, row, strict=True):
-            text = cell.text if len(cell.text) <= width else cell.text[:width - 1] + "…"
-            line.append(text.rjust(width) if column.right else text.ljust(width), cell.style)
-            line.append(gap)
-        line.rstrip()
-        console.print(line)
-
-
-def _natural(rows: Sequence[Sequence[Cell]]) -> list[int]:
-    return [max(len(cell.text) for cell in column) for column in zip(*rows, strict=True)]
-
-
-def _widths(rows: Sequence[Sequence[Cell]], columns: Sequence[Column], limit: int) -> list[int]:
-    widths = _natural(rows)
-    excess = sum(widths) - limit
-    for i in reversed(range(len(columns))):
-        if excess > 0 and columns[i].least:
-            cut = min(excess, max(0, widths[i] - columns[i].least))
-            widths[i] -= cut
-            excess -= cut
-    return widths

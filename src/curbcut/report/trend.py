@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curbcut import units
-from curbcut.facts.accelerators import accelerator
 from curbcut.plan.trend.barrier import Reach
 from curbcut.plan.trend.frontier import Point
 from curbcut.plan.trend.ladder import LONGEST_SECONDS
@@ -40,7 +39,7 @@ def tables(found: Outlook, currency: str = "USD", *, whole: bool = False) -> Ite
     # What was published is said as it was, in dollars.
     yield _frontier(found)
     yield _dearest(found, whole)
-    yield _arithmetic(found)
+    yield _arithmetic(found, whole)
     yield _factors(found, whole)
     yield _tasks(found, whole)
     yield _again(found, whole)
@@ -85,7 +84,7 @@ def _dearest(found: Outlook, whole: bool) -> Table:
                  [", ".join(f"{name}: {what}" for name, what in APPROACHES.items())])
 
 
-def _arithmetic(found: Outlook) -> Table:
+def _arithmetic(found: Outlook, whole: bool) -> Table:
     rows: list[Sequence[Value]] = []
     for pace in found.paces:
         best, line = pace.best, pace.line
@@ -94,11 +93,13 @@ def _arithmetic(found: Outlook) -> Table:
         none = Cell("too few", "dim", None)
         rows.append((f"{pace.way} of {pace.family}", len(pace.offers),
                      line.growth if line else none, line.r_squared if line else "",
-                     Cell(said, "", best.value if best else None), best.name if best else ""))
-    return Table("Arithmetic for a dollar, at peak rates",
-                 (Column("price"), Column("points"), Column("times a year", interval=OF_LINE),
-                  Column("R2"), Column("best lately", right=True, name="best"),
-                  Column("on", least=6)), rows,
+                     Cell(f"best lately: {said} on {best.name}" if best else "", "",
+                          best.value if best else None), best.name if best else ""))
+    columns = (Column("price"), Column("points"), Column("times a year", interval=OF_LINE),
+               Column("R2"), Column("best lately", below=True, name="best"), Column("on"))
+    kept = len(columns) if whole else len(columns) - 1
+    return Table("Arithmetic for a dollar, at peak rates", columns[:kept],
+                 [row[:kept] for row in rows],
                  ["purchases by day of release, FLOP/s a dollar; rents on demand by day of the "
                   "price, FLOP a dollar, one point a chip and day; best of the newest two years",
                   "R2 near 0 means that the facts show no trend for that family"])
@@ -153,10 +154,10 @@ def _again(found: Outlook, whole: bool) -> Table:
     if len(kept) < len(found.again):
         notes.append(f"the newest {len(kept)} of {len(found.again)}; --format csv has all")
     return Table("Published trainings at today's rent",
-                 (Column("model", least=12), Column("published"),
+                 (Column("model", least=12, wrap=True), Column("published"),
                   Column("FLOPs", unit="flops", name="flops"), Column("owned", unit="usd"),
                   Column("rented", unit="usd"), Column("today", unit="usd", interval=True),
-                  Column("times less")), rows, notes)
+                  Column("x less", name="times_less")), rows, notes)
 
 
 def _map(found: Outlook, currency: str) -> Table:
@@ -187,15 +188,15 @@ def _how(found: Outlook, currency: str) -> Table:
         if one.rung is None or one.parameters.value is None:
             continue
         machine = one.rung.machine
-        name = accelerator(machine.accelerator).name.removeprefix("NVIDIA ")
         tokens = one.rung.tokens * one.parameters.value / one.rung.shape.parameters
-        rows.append((one.budget_usd, tokens, f"{machine.accelerators:,} x {name}", one.seconds,
+        rows.append((one.budget_usd, tokens, machine.name, one.seconds,
                      one.bits_per_byte))
     return Table("Each of them",
                  (Column("budget", unit="usd"), Column("tokens", unit="count"),
                   Column("machine", least=16), Column("time", unit="seconds"),
                   Column("bits a byte", interval=True)), rows,
-                 ["bits a byte: expected on text like that of the laws"], currency)
+                 ["bits a byte: expected on text like that of the laws; `curbcut plan --on "
+                  "MACHINE` plans on one of them"], currency)
 
 
 def _basis(reaches: Sequence[Reach]) -> list[str]:

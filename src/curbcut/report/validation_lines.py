@@ -2,63 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from curbcut.report.tables import Cell, Column, print_rows
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from curbcut.report.tables import Cell, Column, Format, Table
 
 MOST = 60
-"""Rows shown; more stand in --rows and --json."""
-_COLUMNS = (Column("row", least=24), Column("reported", right=True), Column("unit"),
+"""Rows that people see; more stand in --rows, CSV and JSON."""
+_COLUMNS = (Column("row", least=18, wrap=True), Column("reported", right=True), Column("unit"),
             Column("own method", right=True), Column("modelled", right=True),
-            Column("90% interval", right=True), Column("ratio", right=True))
+            Column("90% interval", right=True, only="people"), Column("low", only="programs"),
+            Column("high", only="programs"), Column("ratio", right=True))
 
 
-def print_lines(console: Console, more: Mapping[str, Any]) -> None:
-    """Prints the rows that the outcome wants seen, and what its rows at rated power say."""
+def table(more: Mapping[str, Any], chosen: Format = "text") -> Table | None:
+    """The rows that the outcome wants seen; None where there are none."""
     lines = more.get("lines") or []
-    if lines:
-        print_rows(console, _COLUMNS, [_line(one) for one in lines[:MOST]])
-        if len(lines) > MOST:
-            console.print(f"  and {len(lines) - MOST} more: --rows or --json")
-        console.print("  own method: as its source reckons; ratio: modelled over reported\n")
+    if not lines:
+        return None
+    notes = ["own method: as its source reckons; ratio: modelled over reported"]
+    most = len(lines) if chosen == "csv" else MOST
+    if len(lines) > most:
+        notes.insert(0, f"and {len(lines) - most} more: --rows, --format csv or --json")
+    return Table("Row by row", _COLUMNS, [_line(one) for one in lines[:most]], notes)
+
+
+def sentences(more: Mapping[str, Any]) -> Iterator[str]:
+    """How far off rows are as factors, what was reproduced, and what rows at rated power say."""
     for name, part in (more.get("error_factors") or {}).items():
         found = part["all"]
         if found["typical"]:
-            console.print(f"{name}: typical error factor x{found['typical']:.2f}, 90% of rows "
-                          f"within x{found['p90']:.2f}")
+            yield (f"{name}: typical error factor x{found['typical']:.2f}, 90% of rows within "
+                   f"x{found['p90']:.2f}")
     for name, part in (more.get("reproduced") or {}).items():
         if part["rows"]:
-            console.print(f"{name}: {part['reproduced']} of {part['rows']} reproduced, largest "
-                          f"relative error {part['max_relative_error']:.1e}")
+            yield (f"{name}: {part['reproduced']} of {part['rows']} reproduced, largest relative "
+                   f"error {part['max_relative_error']:.1e}")
     rated = more.get("rated_power")
     if rated:
-        console.print(
-            f"Hours x rated power: {rated['reproduced']} of {rated['rows']} reproduced within 1%; "
-            f"modelled is {rated['median_ratio']:.2f} of it in the middle "
-            f"({rated['least_ratio']:.2f} to {rated['most_ratio']:.2f}), "
-            f"{rated['inside']:.0%} within {rated['expected'][0]} to {rated['expected'][1]}: "
-            f"{rated['why']}")
+        yield (f"Hours x rated power: {rated['reproduced']} of {rated['rows']} reproduced within "
+               f"1%; modelled is {rated['median_ratio']:.2f} of it in the middle "
+               f"({rated['least_ratio']:.2f} to {rated['most_ratio']:.2f}), "
+               f"{rated['inside']:.0%} within {rated['expected'][0]} to {rated['expected'][1]}: "
+               f"{rated['why']}")
 
 
 def _line(one: Mapping[str, Any]) -> list[Cell]:
-    own, ratio = one.get("reproduced"), one.get("ratio")
     low, high = one.get("low"), one.get("high")
     name = one["id"] + (" (from memory)" if one.get("from_memory") else "")
-    return [Cell(name), Cell(_figure(one["reported"])), Cell(one["unit"]), Cell(_figure(own)),
-            Cell(_figure(one.get("modelled"))),
-            Cell("-" if low is None or high is None else f"{_figure(low)} .. {_figure(high)}"),
-            Cell("-" if ratio is None else f"{ratio:.2f}")]
+    span = "-" if low is None or high is None else f"{_short(low, 3)} .. {_short(high, 3)}"
+    return [Cell(name), _number(one["reported"]), Cell(one["unit"]),
+            _number(one.get("reproduced")), _number(one.get("modelled")), Cell(span),
+            Cell("", plain=low), Cell("", plain=high), _number(one.get("ratio"), 2)]
 
 
-def _figure(value: float | None) -> str:
-    """Four digits and a suffix: "1.022M"."""
+def _number(value: float | None, decimals: int | None = None) -> Cell:
+    """What people read in four digits, or with so many decimals, and programs in full."""
     if value is None:
-        return "-"
+        return Cell("-", plain=None)
+    return Cell(_short(value) if decimals is None else f"{value:.{decimals}f}", plain=value)
+
+
+def _short(value: float, digits: int = 4) -> str:
+    """Some digits and a suffix: "1.022M"."""
     for suffix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= scale:
-            return f"{value / scale:.4g}{suffix}"
-    return f"{value:.4g}"
+            return f"{value / scale:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"

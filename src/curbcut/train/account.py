@@ -44,6 +44,8 @@ def measured_account(session: Session) -> Account:
         memory_bytes=_memory(session),
         watts={"device": _watts(session)},
         kwh=kwh, kwh_modelled=modelled,
+        joules_per_token={"training": facility.scaled(JOULES_PER_KWH / session.tokens)
+                          if session.tokens else unknown("no token was trained")},
         usd=money(run.machine, run.place, total, facility),
         kgco2e=carbon(run.machine, run.place, total, facility),
         litres=litres(run.place, facility),

@@ -169,3 +169,7 @@ def test_people_see_each_constant_beside_its_prior(slower, capsys):
     said = capsys.readouterr().out
     assert "Mill 2: 12 rows" in said and "- on rows left out" in said
     assert f"{0.6 * 1.1:.4g}" in said and not math.isnan(got.after.macro_mape)
+    print_calibration(found(), "csv")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head == "constant,for,unit,prior,fitted,low,high"
+    assert row.startswith("matmul,all,share,0.6,")

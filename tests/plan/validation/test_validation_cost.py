@@ -172,10 +172,23 @@ def test_development_costs_are_held_to_medians(table):
     assert "unknown project 'GPT-9'" in found.parts["energy"].unexpressed[0].reason
 
 
-def test_a_component_that_nobody_knows_is_refused(table):
-    with pytest.raises(InputError, match="component 'coffee'"):
-        validate_cost(table([{"system": "OPT-175B", "component": "coffee",
-                              "median_2023usd": 1}]), REGIME)
+def test_a_component_that_nobody_knows_is_left_out_with_the_known_ones(table):
+    found = validate_cost(table([{"system": "OPT-175B", "component": name, "median_2023usd": 1}
+                                 for name in ("coffee", "energy")]), REGIME)
+    [left] = found.parts["rd_staff_incl_equity"].unexpressed
+    assert "component 'coffee'" in left.reason and "cluster_interconnect" in left.reason
+    assert len(found.parts["energy"].predictions) == 1
+
+
+@pytest.mark.parametrize(("stated", "n_gpus", "usd"), [
+    ("$2/GPU-h", "8", 2), ("$8/h", "32", 8), ("$24/h node", "8", 3), ("$24/node-hour", "", 3),
+    ("$24/hr 8xH100", "", 3), ("about $24 an hour for a node", "16", 3), ("$2 per GPU hour", "", 2),
+    ("$24 an hour for 8xH100", "8", 3), ("$10 per machine-hour", "4", 2.5)])
+def test_a_rent_of_a_machine_is_shared_by_its_accelerators(table, stated, n_gpus, usd):
+    run = {"model": "m", "gpu": "H100", "n_gpus": n_gpus, "wall_hours": "", "gpu_hours": "100",
+           "cost_usd_reported": "300", "sources": stated, "notes": ""}
+    [found] = validate_cost(table([run]), REGIME).parts["at the stated rent"].predictions
+    assert found.predicted == pytest.approx(100 * usd)
 
 
 def test_a_file_of_something_else_says_what_to_give(table):

@@ -56,10 +56,21 @@ def outcome(tmp_path, lines, columns=COLUMNS):
     ("1024 chips x 1366 h", "TPUv4", 1398784), ("920 hours", "4096x TPUv3", 3768320),
     ("512 TPUv3 for 3 weeks", "", 512 * 504), ("3T tokens", "H100", None), ("", "H100", None),
     ("21 days", "A100", None), ("1 prompt", "TPU", None), ("0 GPU-h", "H100", None),
-    ("664k TPU-h", "TPUv3", 664e3), ("2048 × 21 days", "A100", 2048 * 504)])
+    ("664k TPU-h", "TPUv3", 664e3), ("920 h", "TPUv3 x4096", 3768320), ("3.9M", "H100", 3.9e6),
+    ("54,000", "A100", 54e3), ("2048 GPUs x 21 d", "A100", 2048 * 504),
+    ("2048 × 21 days", "A100", 2048 * 504)])
 def test_accelerator_hours_are_read_as_people_write_them(quantity, hardware, hours):
-    found = published._hours(Cells({"quantity": quantity, "hardware": hardware}))
+    found = published._hours(Cells({"quantity": quantity, "hardware": hardware,
+                                    "method": "GPU-h x TDP"}))
     assert found == (None if hours is None else pytest.approx(hours))
+
+
+def test_a_bare_figure_is_hours_only_where_the_method_multiplies_them():
+    cells = Cells({"quantity": "3.9M", "hardware": "H100", "basis": "measured", "method": "nvml"})
+    assert published._hours(cells) is None
+    cells = Cells({"quantity": "3.9M", "hardware": "H100", "method": "GPU-hours x 700 W"})
+    assert published._hours(cells) == pytest.approx(3.9e6)
+    assert cells.assumed == ["quantity 3.9M read as accelerator-hours"]
 
 
 @pytest.mark.parametrize(("value", "unit", "kwh"), [
@@ -144,6 +155,40 @@ def test_idle_energy_takes_the_hours_of_its_run():
     one = energy.judge(found[1])
     assert one.part == "idle" and one.reproduced is None
     assert one.modelled.value < 0.5 * energy.judge(found[0]).of.kwh
+    assert published.of_energy(lines[::-1])[0][0].hours == 1e6, "in any order of the rows"
+
+
+def test_system_power_of_a_tpu_says_that_its_hosts_were_seen():
+    one = judged({"hardware": "4096x TPUv3", "quantity": "920 h", "method": "283 W",
+                  "basis": "measured", "pue": "1.08", "energy": "1151"})
+    assert one.reproduced == pytest.approx(920 * 4096 * 0.283 * 1.08, rel=1e-9)
+    assert energy.OWN_HOSTS in one.of.cells.assumed
+    assert energy.OWN_HOSTS not in judged({}).of.cells.assumed
+
+
+AS_PUBLISHED = [
+    # name, hardware, quantity, method, energy, unit, pue: hours x power of papers and cards
+    ("Gopher 280B", "TPUv3 x4096", "920 h", "283 W per chip", "1.151", "GWh", "1.08"),
+    ("T5-11B", "512x TPUv3", "20 days", "310 W/chip measured", "85.7", "MWh", "1.12"),
+    ("Meena", "1024x TPUv3", "30 days", "289 W", "232", "MWh", "1.09"),
+    ("GLaM", "1024x TPUv4", "1366 h", "326 W, system", "456", "MWh", ""),
+    ("Llama 2 7B", "A100-80GB", "184320 GPU-h", "GPU-h x TDP", "73728", "kWh", ""),
+    ("Llama 2 70B", "A100-80GB", "1,720,320 GPU-h", "GPU-h x TDP", "688.1", "MWh", ""),
+    ("Llama 3.1 405B", "H100-80GB", "3.084e+07 GPU-h", "GPU-h x TDP", "21588", "MWh", ""),
+    ("Llama 4 Scout", "H100-80GB", "5.0M GPU-h", "GPU-h x TDP", "3.5", "GWh", ""),
+    ("V3", "H800", "2.788M GPU-h", "GPU-h x TDP", "1951.6", "MWh", ""),
+    ("In joules", "H100", "54,000 GPU-h", "GPU-h x TDP", "1.3608e11", "J", ""),
+]
+
+
+@pytest.mark.parametrize("row", AS_PUBLISHED, ids=lambda row: row[0])
+def test_hours_times_power_are_reproduced_in_any_spelling(row):
+    names = ("name", "hardware", "quantity", "method", "energy", "energy_unit", "pue")
+    one = judged(dict(zip(names, row, strict=True)) | {
+        "basis": "estimate" if "TDP" in row[3] else "measured"})
+    assert one.reproduced == pytest.approx(one.of.kwh, rel=energy.EXACT)
+    low, high = one.modelled.low, one.modelled.high
+    assert 0 < low < one.modelled.value < high
 
 
 def test_tokens_stand_in_for_hours_that_nobody_published():

@@ -82,6 +82,15 @@ def test_a_model_nobody_knows_is_priced_by_its_size(total, active, sparse):
     assert joules(one, one.architecture) > 0
 
 
+@pytest.mark.parametrize(("model", "total", "active"), [
+    ("nobody/Foo-9B", 9e9, 9e9), ("nobody/Bar-100B-A10B-fp8", 100e9, 10e9)])
+def test_a_name_tells_the_size_where_no_cell_does(model, total, active):
+    one = of(model=model, total_params_b="", active_params_b="", n_gpus="1", tp="1")
+    assert one.shape.parameters == pytest.approx(total, rel=0.25)
+    assert one.shape.active_parameters == pytest.approx(active, rel=0.35)
+    assert any("parameters from the name" in said for said in one.assumed)
+
+
 @pytest.mark.parametrize(("cells", "said"), [
     ({"model": "nobody/New-Model"}, "no preset"), ({"gpu": "no such"}, "no such"),
     ({"precision": "fp3"}, "precision"), ({"n_gpus": "7"}, "cannot be cut"),

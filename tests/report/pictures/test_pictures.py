@@ -48,9 +48,9 @@ def waterfall(many: int = 2) -> Waterfall:
             after=0.8 * whole, marginal=Estimate(0.2 * whole, -5.0, 0.3 * whole),
             uncertain=i == 1))
         whole *= 0.8
-    return Waterfall("tiny", "training", "all rent", Unit("usd", "usd", ("usd.total",)),
+    return Waterfall("tiny", "training", "a run", "all rent", Unit("usd", "usd", ("usd.total",)),
                      Estimate(1000.0, 700.0, 1500.0), Estimate(whole, 0.5 * whole, 2 * whole),
-                     tuple(steps))
+                     Estimate(1 - whole / 1000, 0.0, 0.9), tuple(steps))
 
 
 @dataclass

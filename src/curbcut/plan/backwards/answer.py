@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from curbcut.errors import InputError
 from curbcut.plan import machines, rules
-from curbcut.plan.backwards import family, fleets, impossible
+from curbcut.plan.backwards import chances, family, fleets, impossible
 from curbcut.plan.backwards.build import build
 from curbcut.plan.backwards.choices import Choices
 from curbcut.plan.backwards.drafts import Wish, drafted
@@ -20,8 +21,8 @@ from curbcut.plan.backwards.front import front, runners_up
 from curbcut.plan.backwards.points import Point, point
 from curbcut.plan.backwards.question import COSTS, Question, of_limits
 from curbcut.plan.backwards.solve import Shadow, Solution, binds, shadows, solve
-from curbcut.plan.calibration import Pair, correction
-from curbcut.plan.resolve import DIMENSIONS, machine_of, place_of, table
+from curbcut.plan.calibration import MOST_RUNS, Pair, correction
+from curbcut.plan.resolve import DIMENSIONS, machine_of, place_of, table, text_of
 from curbcut.plan.search_draft import on_machine
 from curbcut.spec import checks, codec
 from curbcut.spec.draft import Draft
@@ -74,10 +75,10 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
     Raises InputError for what cannot be, with the smallest budget that can; UnknownName for a
     machine or zone that is not known.
     """
-    pairs, draft = list(pairs), draft.with_preset()
+    pairs, draft = list(itertools.islice(pairs, MOST_RUNS)), draft.with_preset()
     checks.magnitudes(draft.values)
     draft, found = _fleets(draft, wish, here)
-    question = _question(draft, wish, found, here)
+    question = _question(draft, wish, found, here, pairs)
     shapes = _shapes(draft, found, wish)
     learned = {} if here is None else {here.name: correction(
         here, rules.precision(here)[0], pairs)}
@@ -94,9 +95,11 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
     if best is None:
         raise impossible.error(choices, table(draft, "limits"), built, exactly)
     solution = replace(solution, row=best.row)
-    return Answer(question, best, point(choices, best.row, best.tokens), tuple(binds(solution)),
-                  tuple(shadows(solution)), tuple(front(solution)),
-                  tuple(runners_up(solution)), solution,
+    chosen = point(choices, best.row, best.tokens)
+    others = chances.with_chances(choices, chosen, runners_up(solution))
+    return Answer(question, best, chosen, tuple(binds(solution)), tuple(shadows(solution)),
+                  tuple(chances.with_intervals(choices, front(solution, chosen))),
+                  tuple(chances.with_intervals(choices, others)), solution,
                   sum(len(one.machines) for one in choices.fleets),
                   sum(one.priced for one in {id(one): one for one in choices.tables}.values()))
 
@@ -123,6 +126,8 @@ def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> tuple[Draft, list
         raise InputError(f"no price of {found[0].machines[0].name} is known: "
                          f"{found[0].rates[0]['usd'].source}", where="place",
                          mend="set place.usd_per_accelerator_hour, or name another machine")
+    if not draft.has("recipe.precision"):
+        kept += [finer for one in kept for finer in fleets.narrow(one)]
     return draft, kept
 
 
@@ -141,14 +146,14 @@ def _contracts(place: Place, wish: Wish) -> list[Place]:
     return [replace(place, contract=one) for one in wish.contracts]  # type: ignore[arg-type]
 
 
-def _question(draft: Draft, wish: Wish, found: Sequence[Fleet],
-              here: Machine | None) -> Question:
+def _question(draft: Draft, wish: Wish, found: Sequence[Fleet], here: Machine | None,
+              pairs: list[Pair]) -> Question:
     limits: Limits = codec.build(Limits, table(draft, "limits"), "limits")
     at_hand = here is not None and found[0].machines[0] == here
-    text = draft.get("train.text", "python-stdlib" if at_hand else "")
+    text = text_of(draft, at_hand)
     return of_limits(limits, loss=limits.loss, text_bytes=draft.get("train.text_bytes", 0),
                      token_worth=draft.get("train.token_worth", 1.0), text=text,
-                     traffic=wish.traffic, multiplier=wish.multiplier)
+                     traffic=wish.traffic, multiplier=wish.multiplier, pairs=tuple(pairs))
 
 
 def _shapes(draft: Draft, found: Sequence[Fleet], wish: Wish) -> list[ModelShape]:
@@ -193,12 +198,21 @@ def _finals(draft: Draft, solution: Solution, wish: Wish, here: Machine | None,
     wanted = choices.question.loss
 
     def order(one: Exact) -> float:
+        unsure = 1.0 if one.sure else rules.UNSURE_MEMORY
         if wanted is None:
-            return one.bits
+            return one.bits if one.sure else _at(choices, one, one.tokens / unsure)
         usd = one.account.usd["total"].value
-        return float(choices.life[one.row, 0]) + (usd if usd is not None else float("inf"))
+        return unsure * (float(choices.life[one.row, 0])
+                         + (usd if usd is not None else float("inf")))
 
     return min(ended, key=order)
+
+
+def _at(choices: Choices, one: Exact, tokens: float) -> float:
+    """The bits a byte of a run after other tokens than its own, by the law's slope."""
+    here, there = choices.law.bits(np.array([float(one.tokens), tokens]), np.repeat(
+        choices.of_shape[one.row], 2), float(choices.worth[one.row]))
+    return one.bits * float(there / here)
 
 
 def _finalists(solution: Solution) -> list[int]:
@@ -207,11 +221,12 @@ def _finalists(solution: Solution) -> list[int]:
     best = score[solution.row]
     order = np.lexsort((solution.costs[:, 3], solution.costs[:, 0], score))
     found: list[int] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for row in map(int, order[:200]):
         if not score[row] <= best * (1 + WITHIN) or len(found) == FINALISTS:
             break
-        key = (choices.machine(row).accelerator, choices.place(row).contract)
+        fleet = choices.fleets[int(choices.of_fleet[row])]
+        key = (fleet.accelerator, fleet.place.contract, fleet.precision)
         if key not in seen:
             found.append(row)
         seen.add(key)

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from curbcut.errors import InputError
-from curbcut.plan import layout
+from curbcut.plan import layout, rules
 from curbcut.plan.backwards import serving, table
 from curbcut.plan.backwards.choices import MOST_TOKENS, Choices, choices
 from curbcut.plan.backwards.fleets import Fleet
 from curbcut.plan.backwards.law import Law
 from curbcut.plan.backwards.question import COSTS, Question
+from curbcut.plan.backwards.serving import Served
 from curbcut.plan.backwards.table import Table
-from curbcut.plan.calibration import Correction
+from curbcut.plan.calibration import Correction, memory_spread
 from curbcut.spec.nouns import ModelShape
 
 SMALLER, LARGER = 40.0, 6.0
@@ -39,30 +40,42 @@ def build(question: Question, fleets: Sequence[Fleet], shapes: Sequence[ModelSha
     """Prices every fleet. Raises InputError where no rate of any of them is known."""
     fields, learned = dict(recipe_fields or {}), learned or {}
     near = _near(question, fleets, shapes)
-    by_accelerator: dict[str, Fleet] = {}
-    for one in fleets:
-        by_accelerator.setdefault(one.accelerator, one)
+    names = [(tuple(each.name for each in one.machines), one.precision) for one in fleets]
+    alike = dict(zip(names, fleets, strict=True))
 
     def work(one: Fleet) -> Table | None:
-        base, _ = layout.base_recipe(near[0], one.machines[0], fields)
+        own = fields | ({"precision": one.precision} if one.precision else {})
+        base, _ = layout.base_recipe(near[0], one.machines[0], own)
         known = learned.get(one.machines[0].name, Correction())
         factor = known.time.value if known.time and known.time.value else 1.0
-        return table.priced(one.machines, near, base, factor, known.memory_factor)
+        return table.priced(one.machines, near, base, factor, known.memory_factor,
+                            memory_spread(one.machines[0], known))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = dict(zip(by_accelerator, pool.map(work, by_accelerator.values()), strict=True))
-    kept = [one for one in fleets if found[one.accelerator] is not None]
-    if not kept:
-        names = ", ".join(sorted({one.machines[0].name for one in fleets}))
-        raise InputError(f"no matmul rate of {names} is known", where="machine",
+        found = dict(zip(alike, pool.map(work, alike.values()), strict=True))
+    both = [(one, mine) for one, name in zip(fleets, names, strict=True)
+            if (mine := found[name]) is not None]
+    if not both:
+        said = ", ".join(sorted({one.machines[0].name for one in fleets}))
+        raise InputError(f"no matmul rate of {said} is known", where="machine",
                          mend="set machine.peak_flops, or run `curbcut doctor` on it")
-    tables = [mine for one in kept if (mine := found[one.accelerator]) is not None]
-    served = {}
-    if question.traffic is not None:
-        served = {one.accelerator: serving.served(near, one.machines[-1], mine.recipe.precision,
-                                                  question.traffic)
-                  for one, mine in zip(kept, tables, strict=True)}
-    return choices(question, kept, tables, served, near)
+    kept = [one for one, _ in both]
+    return choices(question, kept, [mine for _, mine in both],
+                   _served(question, kept, near), near)
+
+
+def _served(question: Question, fleets: Sequence[Fleet],
+            shapes: tuple[ModelShape, ...]) -> list[Served] | None:
+    """What serving takes on each fleet, in its rule's precision; none without traffic."""
+    if question.traffic is None:
+        return None
+    found: dict[str, Served] = {}
+    for one in fleets:
+        last = one.machines[-1]
+        if last.name not in found:
+            found[last.name] = serving.served(shapes, last, rules.precision(last)[0],
+                                              question.traffic)
+    return [found[one.machines[-1].name] for one in fleets]
 
 
 def _near(question: Question, fleets: Sequence[Fleet],

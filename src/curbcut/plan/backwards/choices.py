@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curbcut.plan import rules
-from curbcut.plan.backwards.fleets import Fleet
+from curbcut.plan.backwards.fleets import Fleet, slope
 from curbcut.plan.backwards.law import Law
 from curbcut.plan.backwards.layouts import MICRO_BATCHES
 from curbcut.plan.backwards.question import COSTS, Question
@@ -52,7 +53,16 @@ class Choices:
     servers: Floats
     """Accelerators of a server, and servers [rows, 2]; 0 without traffic."""
     sequences: Floats
+    sure: NDArray[np.bool_]
+    """Whether memory surely holds each."""
+    worth: Floats
+    """What a token teaches in the row's precision."""
     law: Law
+
+    @property
+    def unsure(self) -> Floats:
+        """By how much slower a row counts for what its memory may not hold."""
+        return np.where(self.sure, 1.0, rules.UNSURE_MEMORY)
 
     @property
     def least_tokens(self) -> float:
@@ -83,12 +93,16 @@ class Choices:
         """Bits a byte after so many tokens of each row; infinite where the tokens are too few, or
         fewer than fill a step of the row's layout (`rules.batch_tokens`).
         """
-        recipe = self.tables[0].recipe
-        batch = np.minimum(0.58 * np.maximum(tokens, 1.0) ** 0.571 * (
-            rules.MUON_BATCH if recipe.optimiser == "muon" else 1), tokens / rules.LEAST_STEPS)
-        busy = (batch >= self.sequences * recipe.sequence_tokens) & (tokens >= self.least_tokens)
-        found = self.law.bits(np.where(busy, tokens, self.least_tokens), self.of_shape)
+        busy = self._busy(tokens)
+        found = self.law.bits(np.where(busy, tokens, self.least_tokens), self.of_shape,
+                              self.worth)
         return np.where(busy, found, np.inf)
+
+    def scored(self, tokens: Floats) -> Floats:
+        """Bits a byte to rank rows by: of those that memory may not hold, with fewer tokens."""
+        bits = self.bits(tokens)
+        fewer = self.bits(np.maximum(tokens / self.unsure, 0.0))
+        return np.where(self.sure, bits, np.where(np.isfinite(fewer), fewer, bits))
 
     def most(self, per_token: Floats | None = None) -> tuple[Floats, Floats]:
         """The most tokens of each row within every limit, and the bits a byte they reach."""
@@ -100,12 +114,29 @@ class Choices:
         low = np.full(len(self.of_shape), np.log(LEAST_TOKENS))
         high = np.log(np.minimum(MOST_TOKENS, np.maximum(
             self.law.most_tokens[self.of_shape], LEAST_TOKENS)))
-        reachable = self.law.bits(np.exp(high), self.of_shape) <= bits
+        reachable = self.law.bits(np.exp(high), self.of_shape, self.worth) <= bits
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            enough = self.law.bits(np.exp(middle), self.of_shape) <= bits
+            enough = self.law.bits(np.exp(middle), self.of_shape, self.worth) <= bits
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return np.where(reachable, np.maximum(np.exp(high), self.least_tokens), np.inf)
+        return np.where(reachable, np.maximum(np.exp(high), self.fewest()), np.inf)
+
+    def fewest(self) -> Floats:
+        """Tokens below which a row is no training: enough steps, and enough for its ranks."""
+        low, high = np.full(len(self.per_token), 0.0), np.full(len(self.per_token), 40.0)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            enough = self._busy(np.exp(middle))
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return np.asarray(np.exp(high), np.float64)
+
+    def _busy(self, tokens: Floats) -> NDArray[np.bool_]:
+        """Whether so many tokens are a training that fills a step of the row's layout."""
+        recipe = self.tables[0].recipe
+        batch = np.minimum(0.58 * np.maximum(tokens, 1.0) ** 0.571 * (
+            rules.MUON_BATCH if recipe.optimiser == "muon" else 1), tokens / rules.LEAST_STEPS)
+        return np.asarray((batch >= self.sequences * recipe.sequence_tokens)
+                          & (tokens >= self.least_tokens))
 
     def costs(self, tokens: Floats) -> Floats:
         """What training on so many tokens and serving cost [rows, costs]."""
@@ -127,35 +158,37 @@ class Choices:
 
 
 def choices(question: Question, fleets: Sequence[Fleet], tables: Sequence[Table],
-            served: Mapping[str, Served], shapes: Sequence[ModelShape]) -> Choices:
-    """The rows of all fleets; `tables` and `served` (by accelerator) are theirs."""
-    places: dict[str, list[Rows]] = {name: [] for name in ("fleet", "column", "shape")}
-    parts: dict[str, list[Floats]] = {name: [] for name in (
-        "per_token", "roomy", "fixed", "rates", "life", "sequences",
-        "servers")}
-    for i, (fleet, table) in enumerate(zip(fleets, tables, strict=True)):
-        shape, column = np.nonzero(np.isfinite(table.roomy_seconds_per_token))
-        rates = np.array([[_value(each[name].value) for name in COSTS] for each in fleet.rates])
-        places["fleet"].append(np.full(len(shape), i))
-        places["column"].append(column)
-        places["shape"].append(shape)
-        parts["per_token"].append(table.seconds_per_token[shape, column])
-        parts["roomy"].append(table.roomy_seconds_per_token[shape, column])
-        parts["fixed"].append(table.fixed_seconds[shape, column])
-        parts["sequences"].append(table.sequences[shape, column])
-        parts["rates"].append(rates[column // len(MICRO_BATCHES)])
-        mine = served.get(fleet.accelerator)
-        parts["servers"].append(np.zeros((len(shape), 2)) if mine is None else np.column_stack(
-            [mine.ranks, mine.replicas])[shape])
-        parts["life"].append(_life(question, fleet, mine)[shape]
-                             if question.traffic else np.zeros((len(shape), len(COSTS))))
-    whole = {name: np.concatenate(pieces) for name, pieces in parts.items()}
-    of = {name: np.concatenate(pieces) for name, pieces in places.items()}
+            served: Sequence[Served] | None, shapes: Sequence[ModelShape]) -> Choices:
+    """The rows of all fleets; `tables` and, where there is traffic, `served` are theirs."""
+    rows = [_rows(question, fleet, table, served[i] if served else None)
+            for i, (fleet, table) in enumerate(zip(fleets, tables, strict=True))]
+    whole = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
+    of_fleet = np.repeat(np.arange(len(fleets)), [len(one["of_shape"]) for one in rows])
     return Choices(
-        question, tuple(fleets), tuple(tables), tuple(shapes), of["fleet"],
-        of["column"] // len(MICRO_BATCHES), of["column"], of["shape"], whole["per_token"],
-        whole["roomy"], whole["fixed"], whole["rates"], whole["life"], whole["servers"],
-        whole["sequences"], Law(shapes, question, tables[0].recipe.optimiser))
+        question=question, fleets=tuple(fleets), tables=tuple(tables), shapes=tuple(shapes),
+        of_fleet=of_fleet, law=Law(shapes, question, tables[0].recipe.optimiser), **whole)
+
+
+def _rows(question: Question, fleet: Fleet, table: Table,
+          served: Served | None) -> dict[str, NDArray[Any]]:
+    """The rows of one fleet, by field of `Choices`."""
+    shape, column = np.nonzero(np.isfinite(table.roomy_seconds_per_token))
+    machine = column // len(MICRO_BATCHES)
+    rates = np.array([[_value(each[name].value) for name in COSTS] for each in fleet.rates])
+    slopes = np.array([slope(each, fleet.place) for each in fleet.machines])
+    more = table.busier[shape, column] - 1.0
+    nothing = np.zeros((len(shape), len(COSTS)))
+    return {
+        "of_machine": machine, "of_column": column, "of_shape": shape,
+        "per_token": table.seconds_per_token[shape, column],
+        "roomy_per_token": table.roomy_seconds_per_token[shape, column],
+        "fixed": table.fixed_seconds[shape, column],
+        "sequences": table.sequences[shape, column], "sure": table.sure[shape, column],
+        "rates": rates[machine] + more[:, None] * slopes[machine],
+        "worth": np.full(len(shape), fleet.worth.value),
+        "servers": nothing[:, :2] if served is None else np.column_stack(
+            [served.ranks, served.replicas])[shape],
+        "life": nothing if served is None else _life(question, fleet, served)[shape]}
 
 
 def _value(value: float | None) -> float:
@@ -163,11 +196,11 @@ def _value(value: float | None) -> float:
     return float("inf") if value is None else value
 
 
-def _life(question: Question, fleet: Fleet, served: Served | None) -> Floats:
+def _life(question: Question, fleet: Fleet, served: Served) -> Floats:
     """Costs of serving each shape for its months [shapes, costs]. Servers are paid for around the
     clock; power and what follows from it is counted while they work.
     """
-    assert question.traffic is not None and served is not None
+    assert question.traffic is not None
     first = fleet.rates[0]
     each = np.array([_value(first[name].value) for name in COSTS])
     each = each / fleet.machines[0].accelerators * question.traffic.seconds

@@ -53,6 +53,13 @@ def drafted(draft: Draft, choices: Choices, row: int, wish: Wish) -> Draft:
                                   "plan: nobody said how long; a month is assumed")
     if (money := draft.get("limits.money")) is not None:
         draft = draft.with_values({"place.currency": money.currency}, "plan: the budget's")
+    fleet = choices.fleets[int(choices.of_fleet[row])]
+    if fleet.precision and fleet.worth.value is not None:
+        worth = question.token_worth * fleet.worth.value
+        draft = draft.with_values({"recipe.precision": fleet.precision},
+                                  f"plan: lowest expected loss, though {fleet.worth.source}")
+        draft = draft.with_values({"train.token_worth": worth}, f"plan: {fleet.worth.source}",
+                                  override=True)
     draft = _with_shares(draft, choices, row)
     return _with_traffic(draft, question, choices, row)
 

@@ -11,12 +11,12 @@ from curbcut.errors import InputError
 from curbcut.plan import rules, space
 from curbcut.plan.backwards.choices import Choices
 from curbcut.plan.backwards.question import COSTS, NAMES
-from curbcut.plan.calibration import Pair, correction
+from curbcut.plan.calibration import Pair, correction, memory_spread
 from curbcut.plan.forecast import forecast
 from curbcut.plan.offers import offer
-from curbcut.plan.recipes import search
 from curbcut.plan.resolve import resolve, table
 from curbcut.plan.search_draft import base_of
+from curbcut.plan.surely import fastest_surely
 from curbcut.spec.account import Account
 from curbcut.spec.draft import Draft, Resolved
 from curbcut.spec.nouns import Machine, ModelShape, Recipe
@@ -57,6 +57,12 @@ class Exact:
         found = self.account.loss["bits_per_byte"].value
         assert found is not None
         return found
+
+    @property
+    def sure(self) -> bool:
+        """Whether its memory fits at the upper end of the peak's interval too."""
+        peak = self.account.memory_bytes["peak"]
+        return peak.high is not None and peak.high <= self.resolved.run.machine.memory_bytes
 
 
 def exact(draft: Draft, choices: Choices, row: int, tokens: float, *,
@@ -132,8 +138,9 @@ def _searched(draft: Draft, choices: Choices, row: int, tokens: float,
     fixed = frozenset(name for name in said if name in space.FIELDS)
     learned = correction(machine, base.precision, pairs)
     whole = space.Space(shape, machine, base, fixed | HELD)
-    found = search([offer(whole, choices.place(row), learned.memory_factor)], "time", 0, 1)
-    return found.best.recipe, found.priced
+    one = offer(whole, choices.place(row), learned.memory_factor)
+    best = fastest_surely(one, memory_spread(machine, learned), 1)
+    return best.recipe, whole.count
 
 
 def _with_recipe(draft: Draft, recipe: Recipe, count: int) -> Draft:
@@ -181,7 +188,7 @@ def _to_the_loss(choices: Choices, row: int, account: Account, tokens: int) -> f
     import numpy as np
 
     here, more = choices.law.bits(np.array([float(tokens), 1.01 * tokens]),
-                                  np.repeat(shape, 2))
+                                  np.repeat(shape, 2), float(choices.worth[row]))
     slope = (here - more) / math.log(1.01)
     if slope <= 0:
         return 1.0

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from curbcut.accounts.carbon import carbon
+from curbcut.accounts import energy
+from curbcut.accounts.carbon import carbon, intensity
 from curbcut.accounts.money import money
-from curbcut.facts import accelerators, grid
-from curbcut.plan import machines
+from curbcut.facts import accelerators, grid, levers
+from curbcut.plan import machines, rules
 from curbcut.plan.offers import second
 from curbcut.spec.estimate import Estimate, given
-from curbcut.spec.nouns import Machine, Place, Recipe
+from curbcut.spec.nouns import Machine, Place, Precision, Recipe
 
 ANY = "any"
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Accelerators of a fleet where nobody says how many: whole nodes from 8 on."""
 CLOUD = "cloud region"
+NARROW: tuple[Precision, ...] = ("fp8",)
+"""Precisions below 16 bits that are considered: with a measured speed in training, and a published
+figure of what a token teaches at equal quality. Of finer ones only the loss is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,10 @@ class Fleet:
     place: Place
     rates: tuple[Mapping[str, Estimate], ...]
     """Of each machine: `usd`, `kwh`, `kgco2e` and `seconds` that a second of it costs."""
+    precision: Precision | Literal[""] = ""
+    """Of matmuls; "" for the rule's."""
+    worth: Estimate = field(default_factory=lambda: given(1.0, "as the law's runs"))
+    """What a token teaches in that precision, in tokens of the rule's."""
 
     @property
     def accelerator(self) -> str:
@@ -73,6 +82,34 @@ def any_machines() -> list[list[Machine]]:
         found.append([machines.build(machines.from_facts(f"{count}x{one.id}"))
                       for count in COUNTS if count <= most])
     return found
+
+
+def narrow(one: Fleet) -> list[Fleet]:
+    """The fleet in each narrower precision whose speed was measured in training there, with what a
+    token teaches in it as published. The rule's own precision is not among them.
+    """
+    machine, found = one.machines[0], []
+    if machine.kind != "gpu" or rules.precision(machine)[0] != "bf16":
+        return []
+    for precision in NARROW:
+        if not machine.peak_flops.get(precision):
+            continue
+        row = levers.pricing(precision)
+        worth = Estimate(row.factor, row.low, row.high, "modelled",
+                         f"a token in {precision} teaches {row.factor:g} of one in bf16 "
+                         f"({row.source})")
+        found.append(replace(one, precision=precision, worth=worth))
+    return found
+
+
+def slope(machine: Machine, place: Place) -> tuple[float, ...]:
+    """What each of `question.COSTS` grows by a second where the accelerators draw the usual share
+    once more: what they draw follows what the work keeps busy.
+    """
+    watts = energy.device_watts(machine).value or 0.0
+    kwh = watts * (energy.pue(place).value or 1.0) / energy.JOULES_PER_KWH
+    usd = 0.0 if place.tenure == "rent" else kwh * place.usd_per_kwh
+    return usd, kwh, kwh * (intensity(place).value or 0.0), 0.0
 
 
 def priced(fleets: Iterable[Fleet]) -> list[Fleet]:

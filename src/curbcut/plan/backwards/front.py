@@ -30,15 +30,21 @@ ALIKE = 0.02
 """Relative differences below this are not named as reasons."""
 
 
-def front(solution: Solution) -> list[Point]:
-    """A dozen points of the Pareto front, lowest loss first; the best is the first of them."""
+def front(solution: Solution, best: Point | None = None) -> list[Point]:
+    """A dozen points of the Pareto front, lowest loss first, what was chosen among them: the exact
+    search may put another row first than the coarse table does.
+    """
     rows, tokens, counts = _candidates(solution)
     if not len(rows):
         return []
     kept = pareto.front(counts)
     chosen = _representatives(np.log(np.maximum(counts[kept], 1e-12)))
     chosen = chosen[np.argsort(counts[kept[chosen], 0], kind="stable")]
-    return [point(solution.choices, int(rows[kept[i]]), float(tokens[kept[i]])) for i in chosen]
+    found = [point(solution.choices, int(rows[kept[i]]), float(tokens[kept[i]])) for i in chosen]
+    if best is None or any((one.row, one.tokens) == (best.row, best.tokens) for one in found):
+        return found
+    others = [one for one in found if one.row != best.row][:POINTS - 1]
+    return sorted([*others, best], key=lambda one: one.bits.value or 0.0)
 
 
 def _candidates(solution: Solution) -> tuple[Rows, Floats, Floats]:
@@ -47,6 +53,8 @@ def _candidates(solution: Solution) -> tuple[Rows, Floats, Floats]:
     pieces = []
     shares = SHARES if choices.question.loss is None else (1.0,)
     best = float(solution.bits[solution.row])
+    wanted = choices.question.loss
+    least = 0.0 if wanted is None else (1 - ALIKE) * min(wanted, best)
     possible = np.isfinite(solution.bits)
     counts_of = [np.array([one.accelerators for one in fleet.machines])
                  for fleet in choices.fleets]
@@ -54,9 +62,9 @@ def _candidates(solution: Solution) -> tuple[Rows, Floats, Floats]:
         np.cumsum([0, *map(len, counts_of[:-1])])[choices.of_fleet] + choices.of_machine]
     for share in shares:
         tokens = share * np.where(possible, solution.tokens, 0.0)
-        bits, costs = choices.bits(tokens), choices.costs(tokens)
+        bits, costs = choices.scored(tokens), choices.costs(tokens)
         short = (many > FEW) & (costs[:, 3] < LEAST_SECONDS)
-        near = np.flatnonzero(possible & (bits <= NEAR_LOSS * best) & ~short)
+        near = np.flatnonzero(possible & (bits <= NEAR_LOSS * best) & (bits >= least) & ~short)
         counts = np.column_stack([bits, np.minimum(costs[:, [0, 3, 1, 2]], UNKNOWN)])[near]
         pieces.append((near, tokens[near], counts))
     rows, tokens, counts = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
@@ -77,17 +85,26 @@ def _representatives(logs: Floats) -> Rows:
 
 
 def runners_up(solution: Solution, top: int = RUNNERS_UP) -> list[Point]:
-    """The best of each other accelerator or contract, nearest first, with why it lost."""
+    """The best of each other accelerator or contract, nearest first, with why it lost; and the
+    best's own accelerator in its other precision.
+    """
     choices, row = solution.choices, solution.row
-    mine = choices.of_fleet[row]
-    found = []
-    for fleet in np.unique(choices.of_fleet):
-        rows = np.flatnonzero(choices.of_fleet == fleet)
+    mine = choices.fleets[int(choices.of_fleet[row])]
+    found: dict[object, tuple[float, int]] = {}
+    for i in np.unique(choices.of_fleet):
+        fleet = choices.fleets[int(i)]
+        if fleet is mine:
+            continue
+        rows = np.flatnonzero(choices.of_fleet == i)
         one = int(rows[np.lexsort((solution.costs[rows, 0], solution.score[rows]))[0]])
-        if fleet != mine and np.isfinite(solution.score[one]):
-            found.append((float(solution.score[one]), one))
+        score = float(solution.score[one])
+        same = (fleet.machines, fleet.place) == (mine.machines, mine.place)
+        key = fleet.precision if same else (tuple(each.name for each in fleet.machines),
+                                            fleet.place.contract, fleet.place.zone)
+        if np.isfinite(score) and (key not in found or (score, one) < found[key]):
+            found[key] = (score, one)
     return [point(choices, one, float(solution.tokens[one]), reason(solution, one))
-            for _, one in sorted(found)[:top]]
+            for _, one in sorted(found.values())[:top]]
 
 
 def reason(solution: Solution, row: int) -> str:

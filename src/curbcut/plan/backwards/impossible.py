@@ -45,7 +45,7 @@ def error(choices: Choices, said: Mapping[str, Any],
 
 def _unreachable(choices: Choices, said: Mapping[str, Any], free: Solution) -> InputError:
     question = choices.question
-    lowest = (f"; the lowest within the limits is {free.score[free.row]:.3f} on "
+    lowest = (f"; the lowest within the limits is {free.bits[free.row]:.3f} on "
               f"{free.choices.machine(free.row).name}" if free.found else "")
     what = f"{question.loss:g} bits a byte is not reached within {_limits(said) or 'a month'}"
     row, needs = least_needs(choices)

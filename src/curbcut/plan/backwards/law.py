@@ -29,8 +29,11 @@ class Law:
         self.worth = column([learned.taught_worth(
             text, optimiser, float(one.active_parameters), question.token_worth).value or 1.0
             for one in shapes])
-        self.factor = learned.prior(text, optimiser).value or 1.0
+        self.prior = learned.prior(text, optimiser)
         self.unique = question.text_bytes / self.bytes if question.text_bytes else None
+        different = None if self.unique is None else float(
+            law.law_tokens(self.unique[0], self.bytes[0]))
+        self.readings = learned.readings(question.pairs, text, optimiser, different)
 
     @property
     def most_tokens(self) -> Floats:
@@ -43,11 +46,15 @@ class Law:
         """Different tokens at hand for one shape; None for no end of them."""
         return None if self.unique is None else float(self.unique[place])
 
-    def bits(self, tokens: Floats, places: NDArray[np.intp]) -> Floats:
-        """Expected bits a byte after `tokens` of the shapes at `places`."""
+    def bits(self, tokens: Floats, places: NDArray[np.intp],
+             worth: Floats | float = 1.0) -> Floats:
+        """Expected bits a byte after `tokens` of the shapes at `places`, each token worth so much
+        more (or less) than the question's.
+        """
         own = self.bytes[places]
         unique = None if self.unique is None else law.law_tokens(self.unique[places], own)
-        nats = law.nats(self.parameters[places], law.law_tokens(tokens, own),
-                        unique_tokens=unique, worth=self.worth[places],
+        size, taught = self.parameters[places], law.law_tokens(tokens, own)
+        nats = law.nats(size, taught, unique_tokens=unique, worth=worth * self.worth[places],
                         expanded=self.expanded[places])
-        return np.asarray(self.factor * law.bits_per_byte(nats), np.float64)
+        factor = learned.factors(self.prior, self.readings, size, taught)
+        return np.asarray(factor * law.bits_per_byte(nats), np.float64)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from curbcut.accounts.sheet import Sheet
 from curbcut.physics import time
 from curbcut.plan import loss
 from curbcut.plan.backwards import table
@@ -29,8 +30,12 @@ class Point:
     """By `COSTS`: training and serving."""
     bits: Estimate
     """Expected bits a byte."""
+    precision: str
+    """Of matmuls."""
     why: str = ""
     """Why a runner-up lost."""
+    chance: float | None = None
+    """Of a runner-up: the share of draws in which it is better than the best after all."""
 
 
 def point(choices: Choices, row: int, tokens: float, why: str = "") -> Point:
@@ -43,20 +48,30 @@ def point(choices: Choices, row: int, tokens: float, why: str = "") -> Point:
     rates = choices.fleets[choices.of_fleet[row]].rates[choices.of_machine[row]]
     costs = {}
     for i, name in enumerate(COSTS):
-        one = rates[name].times(training, rates[name].source)
+        usual = rates[name].value
+        rate = rates[name].scaled(float(choices.rates[row, i]) / usual) if usual else rates[name]
+        one = rate.times(training, rate.source)
         life = float(choices.life[row, i])
         costs[name] = one.plus(given(life, "serving"), one.source) if life else one
     return Point(row, machine, choices.place(row), shape, tokens, costs,
-                 expected(choices, row, tokens), why)
+                 expected(choices, row, tokens), recipe(choices, row).precision, why)
 
 
 def expected(choices: Choices, row: int, tokens: float) -> Estimate:
     """Expected bits a byte, with the law's interval."""
+    sheet = Sheet()
+    loss.write(sheet, choices.shape(row), tokens, asked(choices, row))
+    return sheet.estimates()["loss.bits_per_byte"]
+
+
+def asked(choices: Choices, row: int) -> loss.Asked:
+    """What the loss of a row is asked of."""
     question = choices.question
-    return loss.expected(
-        choices.shape(row), tokens, text=question.text, token_worth=question.token_worth,
+    return loss.Asked(
+        text=question.text, token_worth=question.token_worth * float(choices.worth[row]),
+        pairs=question.pairs,
         unique_tokens=choices.law.unique_tokens(int(choices.of_shape[row])),
-        optimiser=choices.tables[int(choices.of_fleet[row])].recipe.optimiser).bits_per_byte
+        optimiser=choices.tables[int(choices.of_fleet[row])].recipe.optimiser)
 
 
 def recipe(choices: Choices, row: int) -> Recipe:

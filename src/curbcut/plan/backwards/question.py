@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from curbcut import units
 from curbcut.errors import InputError, UnknownName
 from curbcut.plan import rules
+from curbcut.plan.calibration import Pair
 from curbcut.plan.loss.text import GENERAL
 from curbcut.spec.estimate import Estimate, given
 from curbcut.spec.nouns import Limits, ServeJob
@@ -70,6 +71,8 @@ class Question:
     """Limits that nobody stated."""
     multiplier: Estimate = field(default_factory=lambda: given(1.0, "the budget is this run's"))
     """Of the project over this run; 1 where the budget is for the run alone."""
+    pairs: tuple[Pair, ...] = ()
+    """Measured runs of the ledger, from which the law of the text learns."""
 
     def planned(self, name: str) -> float:
         """What a plan may use of a limit: forecasts err (`rules.LIMIT_MARGIN`)."""
@@ -78,7 +81,7 @@ class Question:
 
 def of_limits(limits: Limits, *, loss: float | None = None, text_bytes: float = 0.0,
               token_worth: float = 1.0, text: str = GENERAL, traffic: Traffic | None = None,
-              multiplier: Estimate | None = None) -> Question:
+              multiplier: Estimate | None = None, pairs: tuple[Pair, ...] = ()) -> Question:
     """The question of a run's limits. Raises InputError where nothing bounds the run."""
     from curbcut.accounts.money import to_usd
 
@@ -94,7 +97,8 @@ def of_limits(limits: Limits, *, loss: float | None = None, text_bytes: float = 
             "a target, like --loss 0.9; or --search, to compare the recipes of one model"))
     assumed = frozenset() if "seconds" in bounded else frozenset({"seconds"})
     bounded.setdefault("seconds", PATIENCE_SECONDS)
-    return Question(bounded, loss, text_bytes, token_worth, text, traffic, assumed, multiplier)
+    return Question(bounded, loss, text_bytes, token_worth, text, traffic, assumed, multiplier,
+                    pairs)
 
 
 def parse_traffic(text: str, job: ServeJob, where: str = "--serve") -> Traffic:

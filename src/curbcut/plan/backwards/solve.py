@@ -50,7 +50,8 @@ class Solution:
     bits: Floats
     """Bits a byte of each row; infinite for one that cannot be."""
     score: Floats
-    """What is least: bits a byte, or dollars where a loss is wanted."""
+    """What is least: bits a byte, or dollars where a loss is wanted; of rows that may not fit, as
+    if they were slower (`rules.UNSURE_MEMORY`)."""
     costs: Floats
 
     @property
@@ -67,7 +68,8 @@ def solve(choices: Choices) -> Solution:
         return _cheapest(choices, choices.question.loss)
     tokens, bits = choices.most()
     costs = choices.costs(np.maximum(tokens, 0.0))
-    return Solution(choices, _best(bits, costs), tokens, bits, bits, costs)
+    score = choices.scored(np.maximum(tokens, 0.0))
+    return Solution(choices, _best(score, costs), tokens, bits, score, costs)
 
 
 def _cheapest(choices: Choices, loss: float) -> Solution:
@@ -76,7 +78,7 @@ def _cheapest(choices: Choices, loss: float) -> Solution:
     limits = np.array([choices.question.planned(name) for name in COSTS])
     bits = choices.bits(np.where(np.isfinite(tokens), tokens, 0.0))
     inside = np.isfinite(bits) & ((costs <= limits * (1 + ALIKE)) | np.isinf(limits)).all(1)
-    score = np.where(inside, costs[:, 0], np.inf)
+    score = np.where(inside, choices.unsure * costs[:, 0], np.inf)
     return Solution(choices, _best(score, costs), tokens, np.where(inside, bits, np.inf), score,
                     costs)
 
@@ -97,7 +99,7 @@ def binds(solution: Solution) -> list[str]:
         least = bounds.min()
         found = [names[i] for i in np.argsort(bounds, kind="stable")
                  if np.isfinite(bounds[i]) and bounds[i] <= least * (1 + BINDS_WITHIN)]
-    if _roomier(solution) < solution.score[row] * (1 - MEMORY_GAIN):
+    if _roomier(solution) < solution.score.min() * (1 - MEMORY_GAIN):
         found.append("memory")
     sizes = [one.active_parameters for one in choices.shapes]
     mine = choices.shape(row).active_parameters
@@ -108,7 +110,8 @@ def binds(solution: Solution) -> list[str]:
 
 def _roomier(solution: Solution) -> float:
     """The best score if every layout fitted its machine."""
-    roomy = replace(solution.choices, per_token=solution.choices.roomy_per_token)
+    roomy = replace(solution.choices, per_token=solution.choices.roomy_per_token,
+                    sure=np.ones_like(solution.choices.sure))
     again = solve(roomy)
     return float(again.score[again.row])
 
@@ -134,7 +137,7 @@ def _raised(question: Question, name: str, share: float) -> Question:
 
 def _shadow(solution: Solution, name: str, limit: float,
             raised: Callable[[float], Question]) -> Shadow:
-    before = float(solution.score[solution.row])
+    before = float(solution.score.min())
 
     def gain(share: float) -> float:
         again = solve(solution.choices.with_question(raised(share)))
@@ -150,7 +153,7 @@ def least_needs(choices: Choices) -> tuple[int | None, Mapping[str, float]]:
     question = choices.question
     limits = np.array([question.limits.get(name, np.inf) for name in COSTS])
     tokens = choices.needed(question.loss) if question.loss is not None else (
-        _least_tokens(choices))
+        choices.fewest())
     with np.errstate(invalid="ignore"):
         needs = choices.costs(tokens) / rules.LIMIT_MARGIN
         shares = np.where(np.isinf(limits), 1.0, np.maximum(needs / limits, 1e-3))
@@ -163,12 +166,3 @@ def least_needs(choices: Choices) -> tuple[int | None, Mapping[str, float]]:
     row = int(np.lexsort((needs[:, 0], growth))[0])
     return row, dict(zip(COSTS, map(float, needs[row]), strict=True))
 
-
-def _least_tokens(choices: Choices) -> Floats:
-    """Tokens below which a row is no training: enough steps, and enough for its ranks."""
-    low, high = np.full(len(choices.per_token), 0.0), np.full(len(choices.per_token), 40.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        enough = np.isfinite(choices.bits(np.exp(middle)))
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return np.asarray(np.exp(high), np.float64)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curbcut.physics import constants, goodput, memory, power_cap, rates, time
+from curbcut.accounts import energy
+from curbcut.physics import constants, goodput, memory, power, power_cap, rates
+from curbcut.physics import step as steps
 from curbcut.physics.numbers import Choice, Columns, columns, larger, taken
 from curbcut.plan import rules
 from curbcut.plan.backwards.layouts import MICRO_BATCHES, Layout, layouts
@@ -47,6 +50,11 @@ class Table:
     layouts: tuple[Layout, ...]
     priced: int
     """Rows of the physics behind it."""
+    sure: NDArray[np.bool_]
+    """Whether memory holds the fastest at the upper end of its peak's interval too."""
+    busier: Floats
+    """What it draws over what training draws in general (`accounts.energy.busier`); 1 where that
+    is not known."""
 
     def layout_of(self, shape: int, column: int) -> Layout:
         """The layout that won."""
@@ -54,8 +62,11 @@ class Table:
 
 
 def priced(machines: Sequence[Machine], shapes: Sequence[ModelShape], recipe: Recipe,
-           time_factor: float = 1.0, memory_factor: float = 1.0) -> Table | None:
-    """The table of `machines`, one accelerator in several counts; None if no rate is known."""
+           time_factor: float = 1.0, memory_factor: float = 1.0,
+           memory_spread: float = memory.MEMORY_SPREAD["gpu"]) -> Table | None:
+    """The table of `machines`, one accelerator in several counts; None if no rate is known. Factors
+    are what measured runs teach, `memory_spread` what is left to doubt either way.
+    """
     if rates.chip(machines[0], recipe.precision) is None:
         return None
     placed = [(i, each) for i, machine in enumerate(machines)
@@ -65,21 +76,43 @@ def priced(machines: Sequence[Machine], shapes: Sequence[ModelShape], recipe: Re
     every = tuple(each for _, each in placed)
     recipes = _recipes(shapes, every, of_shape, of_layout, recipe)
     shape = _taken(_columns(tuple(shapes)), of_shape)
-    step = time.step_columns(shape, recipes, _chip(machines, of_machine, recipe),
-                             constants.of(machines[0], recipe))
+    chip, values = _chip(machines, of_machine, recipe), constants.of(machines[0], recipe)
+    parts = steps.parts(shape, recipes, chip, values)
+    step = parts.total
     peak = memory_factor * _peak(shape, recipes, machines[0].kind)
     slower = time_factor * float(power_cap.seconds_factor(recipe, machines[0]))
     per_token, fixed = _whole(shape, recipes, slower * step, machines, of_machine)
     fits = peak <= memory.available(machines[0])
+    sure = peak <= rules.sure_bytes(machines[0], memory_spread)
     micro = np.array([MICRO_BATCHES.index(each.micro_batch) for each in every])[of_layout]
     size = (len(shapes), len(machines) * len(MICRO_BATCHES))
     spot = of_shape * size[1] + of_machine * len(MICRO_BATCHES) + micro
-    best = _least(np.where(fits, per_token, np.inf), spot, size)
+    unsure = np.where(sure, 1.0, rules.UNSURE_MEMORY)
+    best = _least(np.where(fits, unsure * per_token, np.inf), spot, size)
     roomy = _least(per_token, spot, size)
     return Table(tuple(machines), tuple(shapes), recipe, _at(per_token, best, np.inf),
                  _at(fixed, best, 0.0), _at(per_token, roomy, np.inf),
                  _at(_sequences(every)[of_layout], best, 1.0),
-                 np.where(best >= 0, of_layout[best], -1), every, len(spot))
+                 np.where(best >= 0, of_layout[best], -1), every, len(spot),
+                 (best >= 0) & sure[best], _busier(best, parts, shape, recipes, chip, values,
+                                                   machines[0]))
+
+
+def _busier(best: Rows, parts: steps.Parts, shape: Columns, recipes: Columns, chip: rates.Chip,
+            values: constants.TrainingConstants, machine: Machine) -> Floats:
+    """What each winner draws over the usual draw. Under a power limit all draw alike."""
+    found = np.ones(best.shape)
+    rows = best[best >= 0]
+    if machine.kind != "gpu" or not energy.drawn_by_work(machine) or recipes.power_limit < 1:
+        return found
+
+    def some(whole: Any) -> dict[str, Any]:
+        return {name: taken(column, rows) for name, column in vars(whole).items()}
+
+    busy = power.of_parts(steps.Parts(**some(parts)), Columns(**some(shape)),
+                          Columns(**some(recipes)), rates.Chip(**some(chip)), values)
+    found[best >= 0] = energy.busier(busy, machine)
+    return found
 
 
 @functools.cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from curbcut.accounts.development import multiplier
 from curbcut.errors import CurbcutError, UnknownName
 from curbcut.facts import constants, grid, prices
-from curbcut.plan.levers.case import Aim, Case, Refusal, default_development, step_seconds
+from curbcut.plan.levers.case import Aim, Case, Refusal, step_seconds
 from curbcut.spec.nouns import Machine
 
 Contract = Literal["spot", "reserved-1y", "reserved-3y"]
@@ -22,8 +23,8 @@ def reserved(case: Case, aim: Aim) -> Case | Refusal:
     """Bound for one year or three: a lever where the project is as long as that."""
     if case.run.place.contract.startswith("reserved"):
         return Refusal("already on")
-    hours = step_seconds(case.run) * case.run.steps / 3600 * (
-        case.run.train.development or default_development())
+    whole = multiplier(case.run.train.development, case.taught.project).value or 1.0
+    hours = step_seconds(case.run) * case.run.steps / 3600 * whole
     terms: dict[Contract, float] = {"reserved-1y": 1.0, "reserved-3y": 3.0}
     year = constants.constant("hours_per_year").value
     able = [one for one, years in terms.items() if years * year <= hours]

@@ -18,13 +18,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from curbcut.accounts.development import multiplier
 from curbcut.accounts.sheet import Sheet
 from curbcut.facts import levers as facts
 from curbcut.physics import memory, time
 from curbcut.plan import rules
+from curbcut.plan.calibration import Correction
 from curbcut.plan.forecast import sheet_of
+from curbcut.plan.forecast import step_seconds as forecast_step
 from curbcut.plan.levers.result import Group, Unit
 from curbcut.spec import checks
+from curbcut.spec.estimate import Estimate
 from curbcut.spec.nouns import Machine, ModelShape, Recipe, Run
 
 Resource = Literal["tokens", "search", "step", "matmul watts"]
@@ -64,6 +68,25 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What measured runs taught, as a plan knows it; without any, nothing."""
+
+    machine: Machine | None = None
+    """Whose runs they were."""
+    learned: Correction = field(default_factory=Correction)
+    """Of that machine, at the precision that the run has before any lever."""
+    project: Estimate | None = None
+    """All runs of a project over the finished ones."""
+
+    def of(self, machine: Machine) -> Correction:
+        """What is known of a machine: nothing of another one."""
+        mine = self.machine
+        same = mine is not None and (mine.name, mine.accelerators) == (
+            machine.name, machine.accelerators)
+        return self.learned if same else Correction()
+
+
+@dataclass(frozen=True)
 class Case:
     """A run with the factors of the levers taken so far."""
 
@@ -73,8 +96,7 @@ class Case:
     changed: tuple[str, ...] = ()
     """What the last lever set."""
     taken: frozenset[str] = field(default_factory=frozenset)
-    memory_factor: float = 1.0
-    """Learned from measured runs, as in a plan."""
+    taught: Taught = field(default_factory=Taught)
 
     def with_run(self, run: Run) -> Case:
         """The case with another run."""
@@ -90,10 +112,13 @@ class Case:
 
     def with_factor(self, factor: Factor) -> Case:
         """The case with one more factor, damped where its resource has one already."""
-        if factor.value >= 1.0 and any(one.resource == factor.resource and one.value > 1.0
-                                       for one in self.factors):
+        alone = factor.value
+        if alone >= 1.0 and any(one.resource == factor.resource and one.value > 1.0
+                                for one in self.factors):
             factor = factor.on_top()
-        said = f"{factor.resource}: {factor.value:.3g} x less"
+        said = f"{factor.resource}: {_times(factor.value)}"
+        if factor.value != alone:
+            said += f" after others of them ({_times(alone)} alone)"
         return replace(self, factors=(*self.factors, factor), changed=(*self.changed, said))
 
     def product(self, resource: Resource, moved: Mapping[str, float]) -> float:
@@ -115,7 +140,8 @@ class Case:
                                              token_worth=run.train.token_worth * told))
         search = self.product("search", moved)
         if search != 1.0:
-            apart = (run.train.development or default_development()) - 1.0
+            whole = multiplier(run.train.development, self.taught.project).value
+            apart = (whole or 1.0) - 1.0
             run = replace(run, train=replace(run.train, development=1.0 + apart / search))
         watts = self.product("matmul watts", moved)
         return run if watts == 1.0 else replace(run, machine=_cooler(run, watts))
@@ -126,10 +152,28 @@ class Case:
         step = self.product("step", moved or {})
         rates = None
         if step != 1.0:
-            seconds = time.step_seconds(run.model, run.recipe, run.machine).value
+            seconds = forecast_step(run, self.taught.of(run.machine)).value
             if seconds is not None:
                 rates = {run.recipe.micro_batch: run.recipe.step_tokens / (seconds / step)}
-        return sheet_of(run, (), rates)
+        project = self._project(moved or {})
+        if project is not None and not self.run.train.development:
+            run = replace(run, train=replace(run.train, development=0.0))
+        return sheet_of(run, (), rates, project=project, learned=self.taught.of(run.machine))
+
+    def _project(self, moved: Mapping[str, float]) -> Estimate | None:
+        """All runs over the final one with as much less search: as uncertain as without."""
+        search = self.product("search", moved)
+        if search == 1.0 or self.run.train.development:
+            return self.taught.project
+        whole = multiplier(0.0, self.taught.project)
+        value, low, high = (None if one is None else 1.0 + (one - 1.0) / search
+                            for one in (whole.value, whole.low, whole.high))
+        return Estimate(value, low, high, whole.basis, whole.source)
+
+    @property
+    def memory_factor(self) -> float:
+        """Learned of the run's memory, as in a plan."""
+        return self.taught.learned.memory_factor
 
     def fits(self, run: Run | None = None) -> bool:
         """Whether the fullest rank's memory is enough."""
@@ -186,13 +230,6 @@ def published(lever: str, resource: Resource = "tokens") -> Factor:
     return Factor(lever, resource, row.factor, row.low, row.high)
 
 
-def default_development() -> float:
-    """All runs of a project over the final one, where nobody said: the literature's median."""
-    from curbcut.facts import constants
-
-    return constants.constant("development_multiplier").value
-
-
 def _cooler(run: Run, factor: float) -> Machine:
     """The machine with accelerators whose matmuls take `factor` times less power, as far as a step
     is matmuls.
@@ -225,6 +262,11 @@ def differences(before: Run, after: Run) -> tuple[str, ...]:
             if left != right and one.name not in _SKIPPED:
                 found.append(f"{table}.{one.name}: {_said(left)} -> {_said(right)}")
     return tuple(found)
+
+
+def _times(factor: float) -> str:
+    """ "1.37 x fewer" of what a factor lessens, the other way round below 1."""
+    return f"{factor:.3g} x less" if factor >= 1 else f"{1 / factor:.3g} x more"
 
 
 def _said(value: object) -> str:

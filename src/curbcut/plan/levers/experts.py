@@ -29,6 +29,9 @@ NARROWER = (1, 2, 4)
 MOST_FEWER = 16.0
 """Tokens fall at most by this."""
 HALVINGS = 40
+TAKEN = (0.5, 1.5)
+"""Ends of what the experts may be worth: the law's number of them to these powers. It was fitted to
+small models; the allowance is ours."""
 LAYOUT = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "micro_batch", "virtual_stages",
           "sequence_parallel", "recompute", "shard", "pipeline", "context")
 """Fields of a recipe that a search of degrees sets."""
@@ -41,7 +44,7 @@ def sparse_experts(case: Case, _: Aim) -> Case | Refusal:
     if case.run.model.experts:
         return Refusal("already on")
     run = case.realised()
-    target = _nats(run, run.model, 1.0)
+    target = _nats(run, run.model, 1.0, 1.0)
     tried = [found for many in EXPERTS for thin in NARROWER
              if (found := _case(case, run, _sparse(run.model, many, thin), target)) is not None]
     best = min(tried, key=lambda one: step_seconds(one.run) * one.realised().steps, default=None)
@@ -80,7 +83,7 @@ def _sparse(dense: ModelShape, experts: int, narrower: int) -> ModelShape:
 
 def _case(case: Case, run: Run, shape: ModelShape, target: float) -> Case | None:
     """The case with a sparse model, laid out anew; None where it cannot reach the loss or fit."""
-    fewer = _fewer_tokens(run, shape, target)
+    fewer = _fewer_tokens(run, shape, target, law.expansion(shape))
     if fewer is None:
         return None
     names = ("sequence_tokens", "global_batch", "precision", "attention", "optimiser",
@@ -94,25 +97,30 @@ def _case(case: Case, run: Run, shape: ModelShape, target: float) -> Case | None
     except InputError:
         return None
     changed = case.with_run(as_ruled(case.run, replace(case.run, model=shape, recipe=recipe)))
-    return changed.with_factor(Factor("sparse-experts", "tokens", fewer, fewer ** 0.5,
-                                      fewer ** 1.5, known_to_law=fewer))
+    ends = [_fewer_tokens(run, shape, target, law.expansion(shape) ** power, 1 / MOST_FEWER)
+            or 1 / MOST_FEWER for power in TAKEN]
+    return changed.with_factor(Factor("sparse-experts", "tokens", fewer, min(fewer, ends[0]),
+                                      max(fewer, ends[1]), known_to_law=fewer))
 
 
-def _fewer_tokens(run: Run, shape: ModelShape, target: float) -> float | None:
-    """How many times fewer tokens bring the sparse model to the loss; None where more would."""
-    low, high = 1.0, MOST_FEWER
-    if _nats(run, shape, low) > target:
+def _fewer_tokens(run: Run, shape: ModelShape, target: float, expanded: float,
+                  least: float = 1.0) -> float | None:
+    """How many times fewer tokens bring the sparse model to the loss; None where more than the
+    `least` would.
+    """
+    low, high = least, MOST_FEWER
+    if _nats(run, shape, low, expanded) > target:
         return None
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if _nats(run, shape, middle) <= target else (low, middle)
+        reached = _nats(run, shape, middle, expanded) <= target
+        low, high = (middle, high) if reached else (low, middle)
     return low
 
 
-def _nats(run: Run, shape: ModelShape, fewer: float) -> float:
+def _nats(run: Run, shape: ModelShape, fewer: float, expanded: float) -> float:
     """Expected loss of a shape after the run's tokens over `fewer`, nats a token of the law."""
     own = bytes_per_token(shape.vocab, meant(run, prepared=False))
     tokens = law.law_tokens(run.train.tokens / fewer, own)
     taught = worth(run.recipe.optimiser, shape.active_parameters, run.train.token_worth).value
-    return float(law.nats(shape.active_parameters, tokens, worth=taught,
-                          expanded=law.expansion(shape)))
+    return float(law.nats(shape.active_parameters, tokens, worth=taught, expanded=expanded))

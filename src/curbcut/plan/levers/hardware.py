@@ -5,6 +5,7 @@ Never more accelerators than the run has, and the same global batch, so that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -41,8 +42,32 @@ def other_accelerator(case: Case, aim: Aim) -> Case | Refusal:
     mine = _mine(case)
     if mine is None:
         return Refusal(f"{case.run.machine.accelerator} is no accelerator of the facts")
-    return _best(case, aim, lambda one: one.id != mine.id and one.kind != "cpu"
-                 and not (one.vendor == mine.vendor and _later(one, mine)), "no other accelerator")
+    found = _best(case, aim, lambda one: one.id != mine.id and one.kind != "cpu"
+                  and not (one.vendor == mine.vendor and _later(one, mine)),
+                  "no other accelerator")
+    makers = _makers(case, aim, mine)
+    return found if isinstance(found, Refusal) or not makers else replace(
+        found, changed=(*found.changed, f"makers at the run's own number: {makers}"))
+
+
+def _makers(case: Case, aim: Aim, mine: Accelerator) -> str:
+    """What the best chip of each other maker comes to beside the run, one by one."""
+    count, before = case.run.machine.accelerators, aim.price(case)
+    least: dict[str, tuple[float, str]] = {}
+    for chip in accelerators.accelerators():
+        if chip.kind == "cpu" or chip.vendor == mine.vendor:
+            continue
+        moved = on(case, chip, count) if chip.peak_flops else None
+        value = aim.price(moved) if moved else math.inf
+        best = least.get(chip.vendor)
+        if best is None or value < best[0]:
+            least[chip.vendor] = (value, chip.id)
+    known = sorted((value, name) for value, name in least.values() if math.isfinite(value))
+    unknown = sorted(maker for maker, (value, _) in least.items() if math.isinf(value))
+    said = [f"{name} {value / before:.2f} x" for value, name in known]
+    if unknown:
+        said.append(f"none of {', '.join(unknown)} is priced, fast and large enough")
+    return ", ".join(said)
 
 
 def fewer_accelerators(case: Case, aim: Aim) -> Case | Refusal:

@@ -11,14 +11,15 @@ squares, as logarithms.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from curbcut.accounts import energy
 from curbcut.accounts.sheet import Z90, Sheet
 from curbcut.errors import InputError, UnknownName
 from curbcut.facts import constants, currency
-from curbcut.physics import time
+from curbcut.physics import power, power_cap, time
 from curbcut.plan.levers.case import Case
 from curbcut.plan.levers.result import Unit
 from curbcut.spec.estimate import Estimate
@@ -29,14 +30,16 @@ steps), as a share of the predicted one, and of layouts at least."""
 SAME_LAYOUT = ("precision", "compile", "optimiser", "learning_rate", "schedule", "power_limit",
                "checkpoint_every_steps", "evaluate_every_steps", "outer_steps")
 """Fields of a recipe that leave its layout as it is."""
-ROUNDING = 1e-9
-"""Shares below this are the remainders of floats."""
-COMMON = ("step.", "seconds.", "run.", "evaluation.", "start.", "faults.", "tokens", "flops",
+ROUNDING = 1e-5
+"""Shares below this are what whole steps and floats leave over."""
+COMMON = ("step.", "seconds.data", "run.", "evaluation.", "start.", "faults.", "tokens", "flops",
           "mfu", "hfu", "loss", "memory", "development.", "machine.", "goodput")
 """Leaves that follow the step, its length or what the project runs beside it: their difference is
 the lever's own, which is counted by its factors and by the ratio of the steps."""
 OF_CHIP = ("power.",)
 """Leaves of one model of the accelerator: off alike for two recipes on it."""
+OF_DISK = ("seconds.checkpoint",)
+"""Leaves of the disk, which is the same for both: off alike however often it is written to."""
 RENT = "rent."
 _UNITS = {
     "usd": Unit("usd", "usd", ("usd.project", "usd.total")),
@@ -135,6 +138,17 @@ def of_whole(share: Estimate, before: Priced) -> Estimate:
                     share.source)
 
 
+def end_of(first: Priced, last: Priced) -> Estimate:
+    """The whole of `last` with all that is uncertain of it: its own leaves, and the literature's
+    factors that `first` has not.
+    """
+    own = last.estimate
+    assert own.value is not None and own.low is not None and own.high is not None
+    down, up = _squares([(_log(own.low / own.value), _log(own.high / own.value)),
+                         *_factors(first, last)])
+    return replace(own, low=own.value * math.exp(-down), high=own.value * math.exp(up))
+
+
 def saved_share(before: Priced, after: Priced) -> Estimate:
     """The same as a share of `before`: 1 - after / before."""
     ratio = after.value / before.value
@@ -146,15 +160,22 @@ def saved_share(before: Priced, after: Priced) -> Estimate:
 
 def _spread(before: Priced, after: Priced) -> tuple[float, float]:
     """Half-widths of log(after / before), down and up."""
+    down, up = _squares([*_leaves(before, after), *_factors(before, after),
+                         *_caps(before, after)])
+    step = _step_ratio(before, after)
+    return math.hypot(down, step), math.hypot(up, step)
+
+
+def _squares(effects: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Half-widths, down and up, of effects that add in squares."""
     down = up = 0.0
-    for low, high in (*_leaves(before, after), *_factors(before, after)):
+    for low, high in effects:
         for end in (low, high):
             if end < 0:
                 down = math.hypot(down, end)
             else:
                 up = math.hypot(up, end)
-    step = _step_ratio(before, after)
-    return math.hypot(down, step), math.hypot(up, step)
+    return down, up
 
 
 def _leaves(before: Priced, after: Priced) -> list[tuple[float, float]]:
@@ -170,7 +191,7 @@ def _leaves(before: Priced, after: Priced) -> list[tuple[float, float]]:
         old, new = before.pulls.get(name), after.pulls.get(name)
         alike = old and new and (
             before.sheet[name].estimate == after.sheet[name].estimate
-            or (same_chip and name.startswith(OF_CHIP)))
+            or name.startswith(OF_DISK) or (same_chip and name.startswith(OF_CHIP)))
         if alike and old and new:
             found.append((new[0] - old[0], new[1] - old[1]))
         else:
@@ -196,6 +217,24 @@ def _factors(before: Priced, after: Priced) -> list[tuple[float, float]]:
                 low, high = (sign * _log(_at(side, {one.key: end}) / side.value)
                              for end in (one.low, one.high))
                 found.append((low, high))
+    return found
+
+
+def _caps(before: Priced, after: Priced) -> list[tuple[float, float]]:
+    """How far the time that a power limit adds may be off, where only one side has that limit."""
+    limits = [side.case.run.recipe.power_limit for side in (before, after)]
+    if limits[0] == limits[1]:
+        return []
+    found = []
+    for side, sign in ((after, 1.0), (before, -1.0)):
+        run = side.case.run
+        if run.recipe.power_limit < 1.0:
+            plain = Estimate(1.0, 1.0, 1.0, "modelled", "")
+            slower = power_cap.stretched(plain, run.recipe, run.machine,
+                                         energy.drawn_share(run.machine, power.of_run(run)))
+            assert slower.value and slower.low and slower.high
+            found.append((sign * _log(slower.low / slower.value),
+                          sign * _log(slower.high / slower.value)))
     return found
 
 

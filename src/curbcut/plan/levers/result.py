@@ -15,6 +15,7 @@ Status = Literal["taken", "on", "left", "costs", "no change", "not here", "does 
 it; left: saves alone, but nothing after the others, or a sibling that excludes it was taken;
 instead: another question than this run, priced alone; what-if: stands on an open assumption; the
 rest do not save."""
+Scope = Literal["training", "serving"]
 Group = Literal[
     "supercomputing optimisation", "data reduction", "model partitioning", "training algorithms",
     "data formats", "efficient hardware", "competitive accelerators", "buying and place",
@@ -74,13 +75,18 @@ class Waterfall:
     """All levers of a run, in one unit."""
 
     run: str
-    scope: Literal["training", "serving"]
+    scope: Scope
+    of: str
+    """The run, in words."""
     what: str
     """What the whole is, in words."""
     unit: Unit
     start: Estimate
     end: Estimate
     """The whole after all levers taken."""
+    share: Estimate
+    """Saved by all levers taken together, as a share of the start: of their difference, so that
+    what both have in common cancels."""
     results: tuple[LeverResult, ...]
     """Those taken in their order, then the others by status, what saves most first."""
 
@@ -94,6 +100,14 @@ class Waterfall:
         """How many times less the end is than the start."""
         assert self.start.value is not None and self.end.value is not None
         return self.start.value / self.end.value if self.end.value else float("inf")
+
+    @property
+    def factor_ends(self) -> tuple[float, float]:
+        """Low and high of the factor."""
+        assert self.share.low is not None and self.share.high is not None
+        low, high = (1 / (1 - one) if one < 1 else float("inf")
+                     for one in (self.share.low, self.share.high))
+        return low, high
 
     def bars(self) -> Iterator[tuple[str, float, float]]:
         """(lever, whole before, whole after), for a picture."""

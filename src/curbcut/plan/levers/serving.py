@@ -18,7 +18,7 @@ from curbcut.physics import serving
 from curbcut.plan.levers.case import Aim, Case, Lever, Refusal
 from curbcut.plan.levers.price import Priced, start_of
 from curbcut.plan.levers.result import Unit, Waterfall
-from curbcut.plan.levers.waterfall import descend
+from curbcut.plan.levers.waterfall import blank, descend
 from curbcut.plan.served import under_load
 from curbcut.plan.serving import engine
 from curbcut.spec import checks
@@ -187,5 +187,4 @@ def serving_waterfall(run: Run, unit: Unit, levers: Sequence[Lever] = SERVING, *
     what = ("a million answer tokens of servers kept full within the objectives: prompts of "
             f"{run.serve.prompt_tokens}, answers of {run.serve.output_tokens}")
     return descend(first, levers, lambda case: price(case, unit), math.inf,
-                   Waterfall(run.name, "serving", what, unit, first.estimate, first.estimate, ()),
-                   what_if=what_if)
+                   blank(run, "serving", what, first), what_if=what_if)

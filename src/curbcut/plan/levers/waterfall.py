@@ -11,11 +11,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from curbcut import units
 from curbcut.errors import InputError
 from curbcut.facts import levers as facts
-from curbcut.plan.levers.case import Aim, Case, Lever, Refusal
-from curbcut.plan.levers.price import Priced, of_whole, priced, saved, saved_share, start
-from curbcut.plan.levers.result import LeverResult, Status, Unit, Waterfall
+from curbcut.plan.levers.case import Aim, Case, Lever, Refusal, Taught
+from curbcut.plan.levers.price import (
+    Priced,
+    end_of,
+    of_whole,
+    priced,
+    saved,
+    saved_share,
+    start,
+)
+from curbcut.plan.levers.result import LeverResult, Scope, Status, Unit, Waterfall
 from curbcut.spec.estimate import Estimate
 from curbcut.spec.methods import CATALOGUE
 from curbcut.spec.nouns import Limits, Run
@@ -43,17 +52,28 @@ class _Standing:
 
 
 def waterfall(run: Run, levers: Sequence[Lever], unit: Unit, *, what_if: bool = False,
-              memory_factor: float = 1.0) -> Waterfall:
+              taught: Taught | None = None) -> Waterfall:
     """All `levers` on `run`, in one unit. With `what_if` those on open assumptions join the order.
+    What measured runs `taught` is in all of it.
 
     Raises InputError where the unit is not known of the run.
     """
-    case = Case(run, memory_factor=memory_factor)
+    case = Case(run, taught=taught or Taught())
     first = start(case, unit)
     most = run.limits.seconds or MOST_SLOWER * first.seconds
     return descend(first, levers, lambda one: priced(one, unit), most,
-                   Waterfall(run.name, "training", _what(first, run.limits), unit, first.estimate,
-                             first.estimate, ()), what_if=what_if)
+                   blank(run, "training", _what(first, run.limits), first), what_if=what_if)
+
+
+def blank(run: Run, scope: Scope, what: str, first: Priced) -> Waterfall:
+    """A waterfall of no levers yet."""
+    model = run.model.preset or f"{units.show(run.model.parameters, 'count')} parameters"
+    many = "" if scope == "serving" else f", {units.show(run.train.tokens, 'count')} tokens"
+    how = run.place.contract if run.place.tenure == "rent" else ""
+    bought = {"rent": f"rented {how}", "own": "owned", "academic": "granted"}[run.place.tenure]
+    text = f"{model}{many}, on {run.machine.name}, {bought}, grid {run.place.zone}"
+    return Waterfall(run.name, scope, text, what, first.unit, first.estimate, first.estimate,
+                     saved_share(first, first), ())
 
 
 def _what(first: Priced, limits: Limits) -> str:
@@ -92,8 +112,9 @@ def descend(first: Priced, levers: Sequence[Lever], price: Callable[[Case], Pric
             for one in stands if one not in [step[0] for step in steps]]
     rest.sort(key=lambda one: (_ORDER.index(one.status),
                                -(one.alone.value or 0.0) if one.alone else math.inf))
-    end = now.estimate if steps else first.estimate
-    return replace(empty, end=end, results=(*results, *rest))
+    if steps:
+        empty = replace(empty, end=end_of(first, now), share=saved_share(first, now))
+    return replace(empty, results=(*results, *rest))
 
 
 def _once(price: Callable[[Case], Priced]) -> Callable[[Case], Priced]:
@@ -169,7 +190,9 @@ def _on(lever: Lever, refusal: Refusal, first: Priced,
     share = saved_share(before, first)
     alone = of_whole(share, before)
     room = "" if before.case.fits() else "; without it, it would not fit"
-    room += "; cheaper without it" if (share.value or 0.0) < -LEAST_SHARE else ""
+    if (share.value or 0.0) < -LEAST_SHARE:
+        surely = share.high is not None and share.high < 0
+        room += "; cheaper without it" if surely else "; perhaps cheaper without it"
     return LeverResult(
         lever.name, lever.group, _WHAT[lever.name], "on", refusal.why + room, alone=alone,
         alone_share=share, uncertain=_uncertain(alone), evidence=facts.evidence(lever.name))
@@ -191,7 +214,8 @@ def _rest(one: _Standing, first: Priced, taken: dict[str, Lever],
         return _result(one, first, "instead", "another question: needs an open model; its loss is "
                        "not that of this run")
     if one.lever.kind == "what-if":
-        return _result(one, first, "what-if", "an open assumption: see its evidence")
+        assumed = "; ".join(row.quote for row in facts.evidence(one.lever.name) if row.prices)
+        return _result(one, first, "what-if", f"assumed: {assumed}")
     if abs(ratio - 1) < LEAST_SHARE:
         return _result(one, first, "no change", "changes nothing that this unit counts")
     if ratio > 1:

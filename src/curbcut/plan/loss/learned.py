@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from curbcut.accounts.sheet import Z90
+from curbcut.physics.numbers import Number, log2
 from curbcut.plan.calibration import MOST_RUNS, Pair, rebuilt
 from curbcut.plan.loss import law, text
 from curbcut.spec.account import Account
@@ -103,16 +104,36 @@ def factor(before: Estimate, found: Sequence[Reading], parameters: float,
     """The factor for a run of `parameters` and `tokens` (of the law): the least squares of the
     priors and all readings, each over its variance. One run moves it, several narrow it.
     """
-    assert before.value is not None and before.high is not None
     if not found:
         return before
-    offset = (Z90 / math.log(before.high / before.value)) ** 2
+    offset, variance = _solved(before, found, parameters, tokens)
+    value = math.exp(offset)
+    # A run yet to come differs from the mean of those measured by its own seed, too.
+    width = math.exp(math.hypot(Z90 * float(variance) ** 0.5, math.log(RUN_SPREAD)))
+    runs = f"{len(found)} measured run{'s' if len(found) > 1 else ''} on this text"
+    return Estimate(value, value / width, value * width, "modelled", f"x {value:.3g}: {runs}")
+
+
+def factors(before: Estimate, found: Sequence[Reading], parameters: Number,
+            tokens: Number) -> Number:
+    """The middle of `factor`, for many runs at once (columns)."""
+    if not found:
+        assert before.value is not None
+        return before.value
+    return math.e ** _solved(before, found, parameters, tokens)[0]
+
+
+def _solved(before: Estimate, found: Sequence[Reading], parameters: Number,
+            tokens: Number) -> tuple[Number, Number]:
+    """The factor's log and its variance."""
+    assert before.value is not None and before.high is not None
+    offset: Number = (Z90 / math.log(before.high / before.value)) ** 2
     at_offset, cross, at_slope = offset * math.log(before.value), 0.0, 0.0
-    slope = (Z90 / math.log(SLOPE_SPREAD)) ** 2
+    slope: Number = (Z90 / math.log(SLOPE_SPREAD)) ** 2
     for one in found:
-        larger = math.log(parameters / one.parameters) * math.log(FAR_SPREAD)
-        weight = (Z90 / math.hypot(math.log(RUN_SPREAD), larger)) ** 2
-        longer = math.log(one.tokens / tokens)
+        larger = math.log(2) * log2(parameters / one.parameters) * math.log(FAR_SPREAD)
+        weight = Z90 ** 2 / (math.log(RUN_SPREAD) ** 2 + larger ** 2)
+        longer = math.log(2) * log2(one.tokens / tokens)
         offset += weight
         cross += weight * longer
         slope += weight * longer ** 2
@@ -120,11 +141,7 @@ def factor(before: Estimate, found: Sequence[Reading], parameters: float,
         at_slope += weight * longer * one.log_ratio
     # The two normal equations, solved for the offset: the slope counts from the planned tokens.
     determinant = offset * slope - cross ** 2
-    value = math.exp((slope * at_offset - cross * at_slope) / determinant)
-    # A run yet to come differs from the mean of those measured by its own seed, too.
-    width = math.exp(math.hypot(Z90 * (slope / determinant) ** 0.5, math.log(RUN_SPREAD)))
-    runs = f"{len(found)} measured run{'s' if len(found) > 1 else ''} on this text"
-    return Estimate(value, value / width, value * width, "modelled", f"x {value:.3g}: {runs}")
+    return (slope * at_offset - cross * at_slope) / determinant, slope / determinant
 
 
 def apart(found: Sequence[Reading], parameters: float, tokens: float) -> float:

@@ -175,7 +175,8 @@ def _table(name: str, shapes: Sequence[ModelShape]) -> Table | None:
     fleet = [machines.build(machines.from_facts(f"{count}x{name}")) for count in COUNTS
              if count <= most]
     recipe = Recipe(sequence_tokens=rules.SEQUENCE, micro_batch=1, global_batch=1,
-                    precision="bf16", learning_rate=rules.LEAST_LEARNING_RATE)
+                    precision=rules.precision(fleet[0])[0],
+                    learning_rate=rules.LEAST_LEARNING_RATE)
     return priced(fleet, shapes, recipe)
 
 

@@ -22,7 +22,14 @@ from curbcut.plan.validation.score import Prediction, Unexpressed
 from curbcut.spec.nouns import Place
 
 _RUNS = ("model", "gpu", "cost_usd_reported")
-_RENT = re.compile(r"\$\s*(\d+(?:\.\d+)?)\s*/\s*(?:[a-z]+\d*-)?h", re.IGNORECASE)
+_RENT = re.compile(
+    r"\$\s*(?P<usd>\d+(?:\.\d+)?)\s*(?:/|an? |per )\s*(?P<one>[a-z]+\d*[- ])?h(?:rs?|ours?)?\b"
+    r"(?P<after>\s*(?:(?:a|per|for(?: an?| the)?|/)\s*)?(?:node|machine|server|\d+\s*x\s*\w+))?",
+    re.I)
+"""A rent as people write it: "$2/GPU-h", "$8/h", "$24/h node", "$24 an hour for a node"."""
+_WHOLE = re.compile(r"node|machine|server|\d+\s*x", re.I)
+NODE = 8
+"""Accelerators of a machine whose number nobody says, or of one node of a larger one."""
 
 
 def validate_cost(path: Path, regime: Regime) -> Outcome:
@@ -90,8 +97,11 @@ def _at_stated_rent(row: Cells) -> tuple[float, float, float, str]:
     match = _RENT.search(row.text("sources")) or _RENT.search(row.text("notes"))
     if not match:
         raise CannotExpress("no rent stated in sources or notes")
-    usd = float(match[1])
-    return usd, usd, usd, f"rent as stated, ${usd:g} an accelerator and hour"
+    usd, basis = float(match["usd"]), "an accelerator and hour"
+    if _WHOLE.search(f"{match['one'] or ''} {match['after'] or ''}"):
+        count = min(row.whole("n_gpus") or NODE, NODE)
+        usd, basis = usd / count, f"{basis}, a machine of {count}"
+    return usd, usd, usd, f"rent as stated, ${usd:g} {basis}"
 
 
 def _at_the_book(row: Cells) -> tuple[float, float, float, str]:

@@ -152,8 +152,10 @@ def _development_parts(rows: Sequence[Cells]) -> dict[str, Part]:
     for row in rows:
         model, component = row.text("system") or "?", row.text("component")
         if component not in _COMPONENTS:
-            raise InputError(f"has the component {component!r}", where=model,
-                             mend=f"known: {', '.join(_COMPONENTS)}")
+            left[next(iter(_COMPONENTS))].append(Unexpressed(
+                model, _SOURCE, f"component {component!r}, which is none of "
+                f"{', '.join(_COMPONENTS)}"))
+            continue
         try:
             stated = row.positive("median_2023usd")
             if stated is None:

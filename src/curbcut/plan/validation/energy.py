@@ -17,7 +17,7 @@ from typing import Any
 
 from curbcut.accounts import energy as account
 from curbcut.accounts.convert import known
-from curbcut.accounts.sheet import Sheet
+from curbcut.accounts.sheet import Z90, Sheet
 from curbcut.errors import InputError
 from curbcut.physics import power, time
 from curbcut.plan.validation import cells as cells_of
@@ -29,7 +29,7 @@ from curbcut.plan.validation.score import Prediction, Unexpressed, quantile, sha
 from curbcut.spec.estimate import Estimate, given
 from curbcut.spec.nouns import Machine, Place
 
-Z80, Z90, Z95 = 1.2815515655446004, 1.6448536269514722, 1.959963984540054
+Z80, Z95 = 1.2815515655446004, 1.959963984540054
 EXPECTED = (0.6, 0.9)
 """Modelled accelerator energy over hours times rated power."""
 WHY = ("hours x rated power is an upper bound for the accelerators, which draw 55 to 92% of it in "
@@ -41,6 +41,8 @@ EXPLAINED = 0.4
 trials) keep accelerators busy with work that the row does not tell."""
 ROUNDED = 0.03
 """How far hours x power may be from a figure that is nothing else, both rounded."""
+OWN_HOSTS = ("host watts of a TPU are a median over three published runs (host_watts_per_tpu: "
+             "Switch-C, Gopher, GLaM): of those the modelled figure has seen its own")
 PART_OF = {"measured": "", "rated": "rated", "idle": "idle"}
 
 
@@ -156,6 +158,8 @@ def judge(one: Published) -> Judged:
     """One row beside ours. Raises CannotExpress for one without hours and without tokens, and for
     an accelerator of unknown power.
     """
+    if one.machine.kind == "tpu" and one.boundary == "node":
+        one.cells.assume(OWN_HOSTS)
     hours, shares = _worked(one)
     modelled = _modelled(one, hours, shares)
     if modelled.value is None:

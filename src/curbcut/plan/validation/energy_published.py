@@ -31,7 +31,10 @@ _TOTAL = re.compile(
     r"(?:h|hrs?|hours?)\b", re.I)
 """Hours of all accelerators: something stands between the figure and its hours ("GPU-h")."""
 _SPAN = re.compile(_FIGURE + r"(days?|d|hours?|hrs?|h|weeks?|months?)\b", re.I)
-_COUNT = re.compile(r"(?<![\w.,-])(\d[\d,]*)(k?)(?=\s*(?:x\b|x?\s*[a-z]|$))", re.I)
+_COUNT = re.compile(r"(?:(?<![\w.,-])|(?<=\bx))(\d[\d,]*)(k?)(?=\s*(?:x\b|x?\s*[a-z]|$))", re.I)
+_BARE = re.compile(_FIGURE + r"(k|m|b|million|thousand)?$", re.I)
+"""A figure and no more, which is accelerator-hours where the method multiplies such."""
+_BY_HOURS = re.compile(r"[a-z]-?\s?(?:h|hrs?|hours?)\b\s*x|\bhours?\s*x|x\s*tdp|\btdp\b", re.I)
 _SPAN_HOURS = {"h": 1.0, "d": 24.0, "w": 168.0, "m": 730.5}
 _WATTS = re.compile(_FIGURE + r"(k?)w(?:atts?)?\b(?!\s*h)", re.I)
 _NODE = re.compile(r"\b(system|server|node|host|cluster|wall|full[- ]stack)\b", re.I)
@@ -74,6 +77,8 @@ Found = tuple[list[Published], list[Unexpressed]]
 def of_energy(lines: Sequence[Mapping[str, str]]) -> Found:
     """Training rows of a table of energies, and those that cannot be read."""
     hours: dict[str, tuple[float, str]] = {}
+    for line in lines:
+        _note_hours(Cells(line), hours)
     return _read(lines, "name", lambda cells: cells.text("source") or "unnamed source",
                  lambda cells, name, source: _energy_row(cells, name, source, hours))
 
@@ -98,14 +103,32 @@ def _read(lines: Sequence[Mapping[str, str]], named: str, source_of: Callable[[C
     return found, left
 
 
+def _run_of(cells: Cells) -> str:
+    """The run that a row is a part of: its name before a bracket."""
+    return cells.text("name").partition("(")[0].strip().casefold()
+
+
+def _is_idle(cells: Cells) -> bool:
+    words = (cells.text(name) for name in ("name", "basis", "method"))
+    return "idle" in " ".join(words).casefold()
+
+
+def _note_hours(cells: Cells, hours_of: dict[str, tuple[float, str]]) -> None:
+    """Keeps a run's accelerator-hours and hardware for its row of idle energy."""
+    try:
+        hours = None if _is_idle(cells) else _hours(cells)
+    except CannotExpress:
+        return
+    if hours is not None:
+        hours_of.setdefault(_run_of(cells), (hours, cells.text("hardware")))
+
+
 def _energy_row(cells: Cells, name: str, source: str,
                 hours_of: dict[str, tuple[float, str]]) -> Published:
     said = f"{cells.text('basis')} {cells.text('method')}".casefold()
-    idle = "idle" in f"{name} {said}".casefold()
+    idle = _is_idle(cells)
     kwh, hours, hardware = _kwh(cells), _hours(cells), cells.text("hardware")
-    run = name.partition("(")[0].strip().casefold()
-    if hours is not None and not idle:
-        hours_of.setdefault(run, (hours, hardware))
+    run = _run_of(cells)
     if hours is None and idle:
         if run not in hours_of:
             raise CannotExpress("idle energy without the hours of its machine")
@@ -161,13 +184,18 @@ def _kwh(cells: Cells) -> float:
 
 def _hours(cells: Cells) -> float | None:
     """Accelerator-hours of `quantity` ("1.46e+06 GPU-h", "384 x 117 days"), with the count of
-    `hardware` where it gives a time only.
+    `hardware` where it gives a time only; a bare "3.9M" where the method multiplies hours.
     """
     text = cells.text("quantity").replace("×", "x")
     total = _TOTAL.search(text)
     if total:
         scale = (total[2] or "")[:1].casefold().replace("t", "k")
         return _hours_or_none(_number(total[1]) * _SCALE[scale], text)
+    bare = _BARE.fullmatch(text)
+    if bare and _BY_HOURS.search(f"{cells.text('basis')} {cells.text('method')}"):
+        cells.assume(f"quantity {text} read as accelerator-hours")
+        scale = (bare[2] or "")[:1].casefold().replace("t", "k")
+        return _hours_or_none(_number(bare[1]) * _SCALE[scale], text)
     span = _SPAN.search(text)
     if not span:
         return None

@@ -38,6 +38,8 @@ _BLOCKED = re.compile(r"\bqwen3", re.I)
 experts' kernels work on whole tiles (see `energy_model`)."""
 _FLEET = re.compile(r"(\d+)\s*x\s*(\S+)\s*(\S*)")
 _BATCH = re.compile(r"batch\s*(\d+(?:\.\d+)?)", re.I)
+_SIZED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])(?:-a(\d+(?:\.\d+)?)b)?", re.I)
+"""Billions of parameters in a model's name, and active ones: "Foo-30B-A3B"."""
 _TWINS = {"DeepSeek-R1": "DeepSeek-V3", "DeepSeek-V3.1": "DeepSeek-V3",
           "Llama-3-8B": "Llama-3.1-8B", "Llama-3-70B": "Llama-3.1-70B",
           "Llama-3.3-70B": "Llama-3.1-70B", "Qwen3-Coder-30B-A3B": "Qwen3-30B-A3B"}
@@ -177,6 +179,10 @@ def _shape(cells: Cells) -> ModelShape:
             cells.assume(f"the language decoder of {found['preset']}")
         return ModelShape(**found)
     total, active = (cells.positive(f"{kind}_params_b") for kind in ("total", "active"))
+    sized = _SIZED.search(plain) if total is None else None
+    if sized:
+        total, active = float(sized[1]), float(sized[2]) if sized[2] else None
+        cells.assume(f"parameters from the name {name!r}")
     if total is None:
         raise CannotExpress(f"no preset is called {name!r}, and no total_params_b is given")
     return _usual(cells, name, total * 1e9, (active or total) * 1e9)

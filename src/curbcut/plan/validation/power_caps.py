@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from curbcut.accounts.sheet import Z90
 from curbcut.errors import InputError
 from curbcut.facts import accelerators
 from curbcut.physics import power_cap
@@ -14,14 +15,11 @@ from curbcut.plan.validation.cells import CannotExpress, Cells
 from curbcut.plan.validation.score import Prediction, Unexpressed
 
 COLUMNS = ("gpu", "power_limit_w", "limit_frac", "avg_power_w", "time_rel", "energy_rel")
-WATTS_SPREAD = 0.06
-"""Log spread of mean power under a cap: four of five rows of GPUs left out lie within 80%."""
 TIME_SPREAD = 0.035
 """Log spread of epochs of one network, cap or none."""
 _FAMILIES = {"rtx6000": "quadro-rtx-6000"}
 """Names of a table that mean an older card than the facts' of the same number."""
 Z80, Z95 = 1.2815515655446004, 1.959963984540054
-Z90 = 1.6448536269514722
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +115,9 @@ def _time(one: Curve, known: bool) -> Prediction:
 
 def _energy(one: Curve, known: bool) -> Prediction:
     seconds, watts, down, up = _found(one, known)
+    wide = power_cap.watts_spread()
     return _prediction(one, seconds * watts, one.seconds * one.watts,
-                       math.hypot(down, WATTS_SPREAD), math.hypot(up, WATTS_SPREAD))
+                       math.hypot(down, wide), math.hypot(up, wide))
 
 
 def _prediction(one: Curve, value: float, measured: float, down: float, up: float) -> Prediction:
