@@ -105,3 +105,7 @@ def test_little_carbon_and_water_have_units_of_their_own():
     assert units.show(3.53e-7, "kgco2e") == "353 ugCO2e"
     assert units.show(5.7e-6, "litres") == "5.70 ul"
     assert units.show(0.0, "kgco2e") == "0 gCO2e"
+
+
+def test_little_carbon_is_read_as_it_is_shown():
+    assert units.parse("324 mgCO2e", "kgco2e", "--carbon") == pytest.approx(324e-6)

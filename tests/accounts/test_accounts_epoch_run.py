@@ -105,3 +105,13 @@ def test_a_known_chip_is_epochs_own_and_another_is_made_from_ours():
     assert (chip.name, bought.usd) == ("NVIDIA H100 SXM5", 44_489.88)
     unpriced = dataclasses.replace(accelerators.accelerator("b200-sxm-180gb"), purchase_usd=None)
     assert epoch_run.chip_and_price(unpriced)[1] is None
+
+
+@pytest.mark.parametrize("accelerator", ["h100-sxm-80gb", "a100-sxm-80gb", "rtx-4090"])
+def test_what_epoch_states_no_interval_of_has_one_from_its_like(accelerator):
+    sheet = sheet_of(accelerator, 8, 10, date(2026, 6, 1))
+    for key in ("epoch.server_power_ratio", "epoch.cloud_usd_per_hour"):
+        found = sheet[key].estimate
+        assert found.value is None or found.low < found.high, key
+        assert found.value is None or found.low <= found.value <= found.high, key
+    assert sheet["epoch.chip_watts"].estimate.basis == "given"

@@ -78,6 +78,8 @@ def test_a_row_takes_what_the_forecast_of_its_run_takes():
         costs = found.costs(np.full(len(found.per_token), float(run.train.tokens)))[row]
         assert costs[3] == pytest.approx(account.seconds["total"].value, rel=0.08)
         assert costs[0] == pytest.approx(account.usd["total"].value, rel=0.08)
+        assert costs[1] == pytest.approx(account.kwh["facility"].value, rel=0.08)
+        assert costs[2] == pytest.approx(account.kgco2e["total"].value, rel=0.08)
 
 
 def test_what_does_not_fit_is_infinite_and_would_run_with_more_memory():
@@ -135,6 +137,53 @@ def test_the_law_of_columns_is_the_law_of_one(text_bytes):
         many = found.law.bits(np.array([3e9]), found.of_shape[row:row + 1])
         assert many[0] == pytest.approx(alone.value, rel=1e-12)
     assert math.isinf(found.law.most_tokens[0]) == (text_bytes == 0)
+
+
+def test_rows_draw_what_their_work_keeps_busy():
+    found = choices(limited(usd=1e3))
+    fits = np.flatnonzero(np.isfinite(found.per_token))
+    flat = np.array([found.fleets[i].rates[m]["kwh"].value for i, m in zip(
+        found.of_fleet[fits], found.of_machine[fits], strict=True)])
+    moved = found.rates[fits, 1] / flat
+    assert moved.min() < 0.96 and moved.max() > 1.0
+    usd = [found.fleets[i].rates[m]["usd"].value for i, m in zip(
+        found.of_fleet[fits], found.of_machine[fits], strict=True)]
+    assert np.allclose(found.rates[fits, 0], usd)  # rented: the rent has the energy
+    own = fleets.fleet([machine("8xH100")], Place(tenure="own", usd_per_kwh=0.3))
+    slope = fleets.slope(own.machines[0], own.place)
+    assert slope[0] == pytest.approx(0.3 * slope[1]) and slope[3] == 0
+
+
+def test_the_law_of_columns_learns_from_own_runs():
+    from curbcut.plan.backwards.law import Law
+    from plan.test_plan_loss_learned import BOOKS, pair, run_on
+
+    run = run_on()
+    pairs = tuple(pair(run, ratio, tokens) for ratio, tokens in ((0.8, 5e7), (0.9, 5e8)))
+    question = Question({"usd": 1e3}, text=BOOKS, pairs=pairs)
+    law = Law(shapes(), question, run.recipe.optimiser)
+    without = Law(shapes(), replace(question, pairs=()), run.recipe.optimiser)
+    for place in (0, 5):
+        for tokens in (1e8, 1e10):
+            alone = loss.expected(shapes()[place], tokens, text=BOOKS, pairs=pairs,
+                                  optimiser=run.recipe.optimiser).bits_per_byte.value
+            many = law.bits(np.array([tokens]), np.array([place]))[0]
+            assert many == pytest.approx(alone, rel=1e-12)
+            assert many != without.bits(np.array([tokens]), np.array([place]))[0]
+
+
+def test_memory_that_may_not_hold_is_marked_and_counts_as_slower():
+    found = choices(limited(usd=1e3))
+    tokens = np.full(len(found.per_token), 1e11)
+    for row in map(int, np.flatnonzero(np.isfinite(found.per_token))[::23]):
+        peak = memory.training(found.shape(row), points.recipe(found, row),
+                               found.machine(row).kind)["peak"]
+        high = peak * memory.MEMORY_SPREAD["gpu"]
+        assert found.sure[row] == (high <= found.machine(row).memory_bytes)
+    bits, scored = found.bits(tokens), found.scored(tokens)
+    fits = np.isfinite(bits)
+    assert (scored[fits & found.sure] == bits[fits & found.sure]).all()
+    assert (scored[fits & ~found.sure] > bits[fits & ~found.sure]).all()
 
 
 def test_a_machine_without_any_rate_is_left_out():

@@ -92,6 +92,29 @@ def test_each_limit_is_used_and_held(limits, section, kind, most):
     assert 0.7 * most < spent <= most
 
 
+@pytest.mark.parametrize(("limits", "place", "section", "kind"), [
+    ({"kwh": "30 kWh"}, {}, "kwh", "facility"), ({"kgco2e": "10 kg"}, {}, "kgco2e", "total"),
+    ({"money": "30 USD"}, {"tenure": "own"}, "usd", "total")])
+@pytest.mark.parametrize("preset", ["Qwen3-0.6B", "llama-3-8b"])
+def test_limits_of_power_hold_on_accelerators_too(limits, place, section, kind, preset):
+    """What accelerators draw follows the operations, and so do the tokens that limits allow."""
+    run = resolve(asked(machine={"name": "8xH100"}, model={"preset": preset}, limits=limits,
+                        place=place)).run
+    most = {"kwh": 30.0, "kgco2e": 10.0, "usd": 30.0}[section]
+    assert run.train.tokens < 20 * run.model.parameters
+    assert 0.80 * most < forecast(run).get(section, kind).value <= 0.86 * most
+
+
+def test_text_that_is_not_prepared_bounds_the_tokens_too():
+    short = resolve(asked(machine={"name": "8xH100"}, model={"preset": "llama-3-8b"},
+                          train={"text_bytes": "1 GB"}))
+    each = 1e9 / short.run.train.tokens
+    assert each * 4 == pytest.approx(5.0, rel=0.1)  # bytes a token, four times the text
+    assert "4 times the text" in short.origins["train.tokens"]
+    free = resolve(asked(machine={"name": "8xH100"}, model={"preset": "llama-3-8b"}))
+    assert free.run.train.tokens > 100 * short.run.train.tokens
+
+
 def test_money_in_euros_buys_more_than_in_dollars():
     euros, dollars = (resolve(asked(machine={"name": "8xH100"}, limits={"money": m})).run
                       for m in ("100 EUR", "100 USD"))

@@ -10,6 +10,7 @@ import pytest
 from curbcut.errors import UnknownName
 from curbcut.report import tables
 from curbcut.report.aligned import print_rows
+from curbcut.report.labels import GROUPS
 from curbcut.report.tables import Cell, Column, Figure, Table
 from curbcut.spec import UNIT_OF, Estimate
 
@@ -23,7 +24,7 @@ def printed(columns, rows, width):
 
 
 def test_every_section_of_an_account_has_its_group():
-    assert sorted(s for group in tables.GROUPS.values() for s in group) == sorted(UNIT_OF)
+    assert sorted(s for group in GROUPS.values() for s in group) == sorted(UNIT_OF)
 
 
 @pytest.mark.parametrize(("value", "section", "said"), [

@@ -212,6 +212,13 @@ def chip_watts(chip: Chip) -> float | None:
     return chip.tdp_watts or (_value("tpu_watts_v4") if "TPU v4" in chip.name else None)
 
 
+SERVER_POWER = {
+    "gpu": ("server_power_H100", "server_power_A100", "server_power_V100", "server_power_other"),
+    "tpu": ("server_power_TPU v1", "server_power_TPU v2", "server_power_TPU v3",
+            "server_power_TPU")}
+"""Names of the constants among which `server_power` chooses, by kind of chip."""
+
+
 def server_power(name: str) -> str:
     """Name of the constant that says a server's TDP over that of its chips."""
     if "TPU" in name:

@@ -13,14 +13,14 @@ from datetime import date, timedelta
 from curbcut.accounts import epoch as approaches
 from curbcut.accounts import epoch_prices
 from curbcut.accounts.epoch_prices import Purchase
-from curbcut.accounts.rent import day, once, rent_price, write_hours
+from curbcut.accounts.rent import alone, day, once, rent_price, write_hours
 from curbcut.accounts.sheet import Sheet
 from curbcut.errors import UnknownName
 from curbcut.facts import accelerators, epoch, prices
 from curbcut.facts.accelerators import Accelerator
 from curbcut.facts.constants import Constant
 from curbcut.facts.epoch import Chip
-from curbcut.spec.estimate import Estimate, unknown
+from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place
 
 WAYS = ("epoch_amortised", "epoch_acquisition", "epoch_cloud")
@@ -104,8 +104,7 @@ def _write_amortised(sheet: Sheet, chip: Chip, bought: Purchase | None, start: d
     # Prices of the list and of dealers differ by this much; the middle stays Epoch's own choice.
     once(sheet, "epoch.server_usd", price, "usd")
     owned = 0.0 if bought is None else max(0, (start - bought.available).days) / 365.25
-    once(sheet, "epoch.years", Estimate(owned, basis="default",
-                                        source=f"from first availability to {start}"))
+    once(sheet, "epoch.years", given(owned, f"from first availability to {start}"))
     loss = once(sheet, "epoch.value_loss", _constant("value_loss"))
     hours_per_year = epoch.constant("hours_per_year").value
     sheet.formula("epoch.capital_usd", "what the servers lose in value over the chip-hours: "
@@ -131,9 +130,9 @@ def _write_energy(sheet: Sheet, chip: Chip, start: date, hours: str) -> None:
     price = _estimate(epoch.electricity(start.year))
     inputs = (
         once(sheet, "epoch.chip_watts", unknown(f"no power of {chip.name} is known", "default")
-             if watts is None else Estimate(watts, basis="default", source=f"TDP of {chip.name}"),
+             if watts is None else given(watts, f"TDP of {chip.name}"),
              "watts"),
-        once(sheet, "epoch.server_power_ratio", _constant(approaches.server_power(chip.name))),
+        once(sheet, "epoch.server_power_ratio", _server_power(chip)),
         once(sheet, "epoch.power_fraction", _constant(f"power_fraction_{chip.kind}"), "fraction"),
         once(sheet, "epoch.pue", _constant(approaches.pue(()))),
         once(sheet, "epoch.usd_per_kwh", price, "usd"), hours)
@@ -141,6 +140,15 @@ def _write_energy(sheet: Sheet, chip: Chip, start: date, hours: str) -> None:
                   inputs, lambda each, server, share, building, usd, time: approaches.energy_kwh(
                       each, server, share, building, time) * usd, "usd",
                   source=f"US industrial electricity of {start.year}, or the nearest year known")
+
+
+def _server_power(chip: Chip) -> Estimate:
+    """A server's TDP over that of its chips; Epoch states no interval: from the least to the most
+    of its ratios of that kind of chip.
+    """
+    own = epoch.constant(approaches.server_power(chip.name))
+    ratios = [epoch.constant(name).value for name in approaches.SERVER_POWER[chip.kind]]
+    return Estimate(own.value, min(ratios), max(ratios), "default", f"{own.name}: {own.source}")
 
 
 def _write_acquisition(sheet: Sheet) -> None:
@@ -155,7 +163,7 @@ def _write_cloud(sheet: Sheet, machine: Machine, chip: Chip, start: date, hours:
     lead = timedelta(days=epoch.constant("acquisition_lead_days").value)
     found = epoch_prices.rent(chip, start - lead, epoch_prices.vendors((), chip.kind))
     if found:
-        price = Estimate(found.usd_per_hour, basis="default", source=found.note)
+        price = alone(found.usd_per_hour, found.note)
     else:
         price = rent_price(machine, Place(), "reserved-3y")
         if price.value is not None:

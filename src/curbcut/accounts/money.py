@@ -8,6 +8,7 @@ grant has paid the rest. Epoch's three approaches: `accounts.epoch_run`. People:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import date
 
@@ -25,7 +26,7 @@ from curbcut.accounts.rent import (
 )
 from curbcut.accounts.sheet import Sheet
 from curbcut.errors import UnknownName
-from curbcut.facts import accelerators, currency
+from curbcut.facts import accelerators, currency, electricity
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place
 from curbcut.units import Money
@@ -125,10 +126,14 @@ def _write_energy(sheet: Sheet, place: Place, key: str) -> str:
 
 
 def electricity_price(place: Place) -> Estimate:
-    """US dollars a kWh: the place's own; where it is what a place has unless stated, with the
-    interval from what industry pays in the United States to the dearest households of the EU.
+    """US dollars a kWh: the place's own; where it is the zone's of the facts, with that interval;
+    where it is what a place has unless stated, from what industry pays in the United States to the dearest households of the EU.
     """
     usd = place.usd_per_kwh
+    zone = electricity.price(place.zone)
+    if zone is not None and math.isclose(usd, round(zone.usd, 4)):
+        return Estimate(usd, min(usd, zone.low), max(usd, zone.high), "default",
+                        f"${usd:g}/kWh in {zone.zone}, {zone.year}: {zone.source}")
     if usd != Place().usd_per_kwh:
         return given(usd, "the place's own")
     least, most = known("usd_per_kwh_retail_us"), known("eur_per_kwh_household_eu")

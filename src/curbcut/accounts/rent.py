@@ -87,13 +87,18 @@ def _stale(own: Sequence[RentPrice], rents: Sequence[RentPrice]) -> bool:
 def _middle(rents: Sequence[RentPrice], contract: str) -> Estimate:
     amounts = sorted(one.usd_per_hour for one in rents)
     if amounts[0] == amounts[-1]:
-        low, high = _usual_spread(table.overlay_folder())
-        return Estimate(amounts[0], amounts[0] * low, amounts[0] * high, "default",
-                        f"the one {contract} price, of {_newest(rents)}; others ask {low:.2f} to "
-                        f"{high:.2f} x, as of accelerators with several")
+        return alone(amounts[0], f"the one {contract} price, of {_newest(rents)}")
     what = f"median of {len(rents)} {contract} prices, newest of"
     return Estimate(statistics.median(amounts), amounts[0], amounts[-1], "default",
                     f"{what} {_newest(rents)}")
+
+
+def alone(usd: float, source: str) -> Estimate:
+    """A price that stands alone, with the spread that prices of other accelerators have."""
+    low, high = _usual_spread(table.overlay_folder())
+    return Estimate(usd, usd * low, usd * high, "default",
+                    f"{source}; others ask {low:.2f} to {high:.2f} x, as of accelerators with "
+                    "several prices")
 
 
 @functools.cache

@@ -31,7 +31,6 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Prints constants and errors; returns 0. Raises InputError for a file without such rows."""
     from curbcut.plan.validation import calibrate
-
     from curbcut.report.validation import print_calibration
 
     chosen = formats.chosen(args)

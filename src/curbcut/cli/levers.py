@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ def _planned(args: argparse.Namespace) -> tuple[Run, Taught]:
     """The run, and what measured runs taught of it, as `curbcut plan` has them."""
     from curbcut.accounts.development import ledger_ratio
     from curbcut.cli.plan import draft_of, this_machine
+    from curbcut.cli.told import price_notes
     from curbcut.ledger import FILE_NAME, kept_pairs
     from curbcut.plan.calibration import correction
     from curbcut.plan.levers.case import Taught
@@ -104,7 +106,10 @@ def _planned(args: argparse.Namespace) -> tuple[Run, Taught]:
     draft: Draft = draft_of(args)
     here = this_machine([draft.get("machine.name", "here")])
     pairs = list(kept_pairs(args.runs / FILE_NAME))
-    planned = resolve(draft, here=here, pairs=pairs).run
+    resolved = resolve(draft, here=here, pairs=pairs)
+    for note in price_notes(resolved):
+        print(f"curbcut: {note}", file=sys.stderr)
+    planned = resolved.run
     learned = correction(planned.machine, planned.recipe.precision, pairs)
     return planned, Taught(planned.machine, learned, ledger_ratio(args.runs / FILE_NAME))
 

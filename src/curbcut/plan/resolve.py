@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from curbcut.errors import InputError
-from curbcut.facts import grid
+from curbcut.facts import electricity, grid
 from curbcut.physics import time
 from curbcut.plan import loss, machines, rules, search
 from curbcut.plan.calibration import Pair, correction, memory_spread
@@ -123,8 +123,14 @@ def machine_of(draft: Draft, here: Machine | None) -> Draft:
 
 
 def place_of(draft: Draft) -> Draft:
-    """The draft with a place: what is not here is rented in a data centre."""
-    grid.intensity(draft.get("place.zone", Place().zone), where="place.zone")
+    """The draft with a place: what is not here is rented in a data centre, and electricity costs
+    what it does in the zone.
+    """
+    zone = draft.get("place.zone", Place().zone)
+    grid.intensity(zone, where="place.zone")
+    if (price := electricity.price(zone)) is not None:
+        draft = _plan(draft, {"place.usd_per_kwh": round(price.usd, 4)},
+                      f"{price.zone} {price.year}, no household ({price.source})")
     if machines.is_here(draft.get("machine.name", machines.HERE)):
         return draft
     draft = _plan(draft, {"place.tenure": "rent"}, "a machine that is not here is rented")

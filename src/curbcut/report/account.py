@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from curbcut import units
 from curbcut.report import tables
+from curbcut.report.labels import GROUPS, called, label
 from curbcut.report.tables import Cell, Column, Figure, Format, Table, Value
 from curbcut.spec import UNIT_OF, Account, Estimate, Resolved
 
@@ -18,9 +19,6 @@ Line = tuple[str, str, Estimate]
 """Section, kind and figure, as `Account.lines` gives them."""
 
 WAYS = "usd_ways"
-_SPEAKS_ALONE = frozenset({"ownership", "staff", "rent", "embodied", "gradients", "optimiser",
-                           "activations", "logits"})
-"""Kinds whose name is clear without the group's."""
 _NO_SOURCE = (" not included", " not known")
 """Ends of what a source says that is none."""
 
@@ -77,7 +75,7 @@ def _headline(run: Resolved) -> Table:
 
 def _figures(run: Resolved, account: Account, lines: Sequence[Line]) -> Table:
     rows: list[Sequence[Value]] = []
-    for group, sections in tables.GROUPS.items():
+    for group, sections in GROUPS.items():
         mine = [line for line in lines if line[0] in sections]
         rows += [(Cell(group if i == 0 else "", "bold", group), *_cells(*line))
                  for i, line in enumerate(mine)]
@@ -101,7 +99,7 @@ def _ways(lines: Sequence[Line], currency: str) -> Table:
 def _cells(section: str, kind: str, estimate: Estimate) -> tuple[Value, ...]:
     """Label, key (as `--explain` takes it), figure, unit, basis and source."""
     unit = UNIT_OF[section]
-    return (tables.label(section, kind), f"{section}.{kind}", Figure(estimate, unit), unit,
+    return (label(section, kind), f"{section}.{kind}", Figure(estimate, unit), unit,
             estimate.basis, estimate.source)
 
 
@@ -136,7 +134,7 @@ def _sources(lines: Sequence[Line]) -> Table:
     """
     rows: list[Sequence[Value]] = []
     kinds, seen = {kind for _, kind, _ in lines}, set[str]()
-    for group, sections in tables.GROUPS.items():
+    for group, sections in GROUPS.items():
         said = dict.fromkeys(
             part for section, _, estimate in lines if section in sections and estimate.known
             and estimate.basis != "given" and not _zero(estimate)
@@ -215,12 +213,3 @@ def _currency_note(currency: str) -> list[str]:
 
     rate = usd_per(currency)
     return [f"1 {currency} = {rate.value:g} USD ({rate.year}, {rate.source})"]
-
-
-def called(section: str, kind: str) -> str:
-    """A figure's name where it stands alone: its label, with its group where that says more."""
-    label = tables.label(section, kind)
-    group = next(group for group, sections in tables.GROUPS.items() if section in sections)
-    clear = group in ("use", "loss", "ways to pay") or section in (
-        "tokens", "tokens_per_second", "flops", "watts")
-    return label if clear or kind in _SPEAKS_ALONE else f"{group} {label}"

@@ -288,7 +288,8 @@ def as_plain(answer: Answer) -> dict[str, Any]:
 
 
 def _plain(one: Point) -> dict[str, Any]:
-    return {"machine": one.machine.name, "precision": one.precision, "contract": one.place.contract, "zone": one.place.zone,
+    return {"machine": one.machine.name, "precision": one.precision,
+            "contract": one.place.contract, "zone": one.place.zone,
             "parameters": one.shape.parameters, "active_parameters": one.shape.active_parameters,
             "layers": one.shape.layers, "width": one.shape.width, "experts": one.shape.experts,
             "tokens": one.tokens, "bits_per_byte": codec.plain(one.bits)} | {

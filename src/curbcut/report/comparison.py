@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from curbcut import units
 from curbcut.ledger import codec
 from curbcut.report import tables
-from curbcut.report.account import WAYS, called, not_known, reason
+from curbcut.report.account import WAYS, not_known, reason
+from curbcut.report.labels import GROUPS, called, label
 from curbcut.report.tables import Cell, Column, Figure, Table, Value
 from curbcut.spec import UNIT_OF, Account, Comparison, Estimate
 
@@ -73,7 +74,7 @@ def comparison_tables(promised: Account, measured: Account, *, title: str = "",
     """
     lines = compared(promised, measured)
     rows: list[Sequence[Value]] = []
-    for group, sections in tables.GROUPS.items():
+    for group, sections in GROUPS.items():
         mine = [line for line in lines if line.section in sections and _known(line.measured)]
         rows += [(Cell(group if i == 0 else "", "bold", group), *_cells(line))
                  for i, line in enumerate(mine)]
@@ -102,7 +103,7 @@ def _cells(line: Comparison) -> tuple[Value, ...]:
     expected: Value = Cell("not promised", "dim", None)
     if promised is not None:
         expected = Figure(promised, unit)
-    return (tables.label(line.section, line.kind), f"{line.section}.{line.kind}", expected,
+    return (label(line.section, line.kind), f"{line.section}.{line.kind}", expected,
             Figure(measured.value, unit), unit, Cell(_ratio(line), plain=line.ratio), _mark(line))
 
 

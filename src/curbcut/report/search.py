@@ -155,7 +155,7 @@ def search_tables(searched: Searched, chosen: Format = "text", *, top: int) -> l
     if chosen != "text":
         made.append(Table("Its recipe", (Column("field"), Column("value")), [
             ("machine", found.best.offer.machine.name),
-            *(line.split(" = ", 1) for line in toml(found.best))]))
+            *(line.replace('"', "").split(" = ", 1) for line in toml(found.best))]))
     if (running := runs(searched)) is not None:
         made.append(_beside("The best of what runs here", [("beside the best", running, ())],
                             found.best))

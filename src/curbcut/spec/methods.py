@@ -173,15 +173,15 @@ _SERVING = (
         name="paged-kv-cache", bottleneck="memory",
         what="cache in pages, given out as a sequence grows"),
     Method(
-        name="prefix-cache", bottleneck="compute",
+        name="prefix-cache", bottleneck="compute", field="serve.prefix_hit_rate",
         what="a prompt's known beginning is not computed again"),
-    Method(name="chunked-prefill", bottleneck="compute",
+    Method(name="chunked-prefill", bottleneck="compute", field="serve.chunk_tokens",
            what="long prompts read in pieces between decoding steps"),
     Method(
-        name="disaggregated-prefill", bottleneck="compute",
+        name="disaggregated-prefill", bottleneck="compute", field="serve.prefill_replicas",
         what="prompts read on machines of their own"),
     Method(
-        name="speculation", bottleneck="memory",
+        name="speculation", bottleneck="memory", field="serve.drafted_tokens",
         what="several tokens drafted and checked in one pass"),
     Method(
         name="grouped-query-attention", bottleneck="memory", field="model.kv_heads",
@@ -195,11 +195,11 @@ _SERVING = (
         name="int8-weights", bottleneck="memory",
         what="weights in 8 bits while decoding"),
     Method(
-        name="int4-weights", bottleneck="memory",
+        name="int4-weights", bottleneck="memory", field="serve.weight_precision",
         what="weights in 4 bits while decoding"),
-    Method(name="fp8-weights", bottleneck="memory",
+    Method(name="fp8-weights", bottleneck="memory", field="serve.weight_precision",
            what="weights in 8-bit floating point while serving"),
-    Method(name="quantised-cache", bottleneck="memory",
+    Method(name="quantised-cache", bottleneck="memory", field="serve.cache_precision",
            what="keys and values in 8 bits"),
 )
 

@@ -137,7 +137,11 @@ def _place(draft: Draft, name: str, here: Machine | None, wish: Wish) -> Place:
             if not (wish.any_zone and key == "place.zone")}
     placed = place_of(Draft(kept, named.origins))
     place: Place = codec.build(Place, table(placed, "place"), "place")
-    return replace(place, zone=fleets.cleanest_zone(place)) if wish.any_zone else place
+    if not wish.any_zone:
+        return place
+    kept["place.zone"] = fleets.cleanest_zone(place)
+    moved: Place = codec.build(Place, table(place_of(Draft(kept, named.origins)), "place"), "place")
+    return moved
 
 
 def _contracts(place: Place, wish: Wish) -> list[Place]:

@@ -75,7 +75,7 @@ class Drawn:
         seconds = seconds / self.slower
         tokens = (seconds - choices.fixed[row]) / choices.per_token[row]
         most = float(choices.law.most_tokens[choices.of_shape[row]])
-        return np.clip(tokens, 1.0, min(most, MOST_TOKENS))
+        return np.asarray(np.clip(tokens, 1.0, min(most, MOST_TOKENS)), np.float64)
 
     def needed(self, bits: float) -> Floats:
         """Tokens that turn out to be needed for a loss; the most there are where none reach it."""

@@ -175,7 +175,9 @@ def _rows(question: Question, fleet: Fleet, table: Table,
     shape, column = np.nonzero(np.isfinite(table.roomy_seconds_per_token))
     machine = column // len(MICRO_BATCHES)
     rates = np.array([[_value(each[name].value) for name in COSTS] for each in fleet.rates])
-    slopes = np.array([slope(each, fleet.place) for each in fleet.machines])
+    first = fleet.machines[0]
+    counts = np.array([each.accelerators for each in fleet.machines], np.float64)
+    slopes = counts[:, None] / first.accelerators * np.array(slope(first, fleet.place))
     more = table.busier[shape, column] - 1.0
     nothing = np.zeros((len(shape), len(COSTS)))
     return {

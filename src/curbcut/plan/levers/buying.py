@@ -12,6 +12,8 @@ from curbcut.plan.levers.case import Aim, Case, Refusal, step_seconds
 from curbcut.spec.nouns import Machine
 
 Contract = Literal["spot", "reserved-1y", "reserved-3y"]
+SINGLE_HOSTS = frozenset({"vast"})
+"""Market places of the price book whose offers are single hosts of many owners."""
 
 
 def spot(case: Case, _: Aim) -> Case | Refusal:
@@ -54,9 +56,17 @@ def _rents(machine: Machine, kind: str) -> list[prices.RentPrice]:
         return []
 
 
+def _offers(machine: Machine) -> list[prices.RentPrice]:
+    """On-demand prices of the accelerator, cheapest first, at providers that have such a machine:
+    several nodes are not rented where single hosts are, without a network between them.
+    """
+    return [one for one in _rents(machine, "on-demand")
+            if machine.nodes == 1 or one.provider not in SINGLE_HOSTS]
+
+
 def cheapest_rent(machine: Machine) -> float | None:
     """US dollars an accelerator and hour at the cheapest on-demand provider; None: not known."""
-    found = _rents(machine, "on-demand")
+    found = _offers(machine)
     return found[0].usd_per_hour if found else None
 
 
@@ -69,7 +79,7 @@ def cheapest_provider(case: Case, _: Aim) -> Case | Refusal:
         return Refusal(f"bought by contract ({place.contract})")
     if place.usd_per_accelerator_hour:
         return Refusal("the place has a rate of its own (place.usd_per_accelerator_hour)")
-    found = _rents(case.run.machine, "on-demand")
+    found = _offers(case.run.machine)
     if len(found) < 2:
         return Refusal(f"the price book has {len(found)} price of {case.run.machine.accelerator}")
     changed = case.with_place(usd_per_accelerator_hour=found[0].usd_per_hour)

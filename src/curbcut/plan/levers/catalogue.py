@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curbcut.errors import UnknownName
+from curbcut.facts import levers as facts
 from curbcut.plan.levers import (
     algorithms,
     buying,
@@ -16,6 +17,7 @@ from curbcut.plan.levers import (
     without,
 )
 from curbcut.plan.levers.case import Lever
+from curbcut.spec.methods import CATALOGUE
 
 TRAINING: tuple[Lever, ...] = (
     Lever("data-quality", "data reduction", data.quality, without=without.data_quality),
@@ -60,7 +62,13 @@ TRAINING: tuple[Lever, ...] = (
 
 
 def chosen(names: list[str], among: tuple[Lever, ...] = TRAINING) -> tuple[Lever, ...]:
-    """The levers of these names, all of them for none; raises UnknownName with the nearest."""
+    """The levers of these names, all of them for none; raises UnknownName with the nearest,
+    of a name and of a row of the facts.
+    """
+    methods = {one.name for one in CATALOGUE}
+    for row in facts.rows():
+        if row.lever not in methods:
+            raise UnknownName("lever", row.lever, methods, where="levers.csv")
     known = {one.name for one in among}
     for name in names:
         if name not in known:

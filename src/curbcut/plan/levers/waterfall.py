@@ -214,8 +214,9 @@ def _rest(one: _Standing, first: Priced, taken: dict[str, Lever],
         return _result(one, first, "instead", "another question: needs an open model; its loss is "
                        "not that of this run")
     if one.lever.kind == "what-if":
-        assumed = "; ".join(row.quote for row in facts.evidence(one.lever.name) if row.prices)
-        return _result(one, first, "what-if", f"assumed: {assumed}")
+        assumed = [row.quote for row in facts.evidence(one.lever.name) if row.prices]
+        return _result(one, first, "what-if", f"assumed: {assumed[-1]}" if assumed else
+                       "an assumption that only the traffic can tell")
     if abs(ratio - 1) < LEAST_SHARE:
         return _result(one, first, "no change", "changes nothing that this unit counts")
     if ratio > 1:
