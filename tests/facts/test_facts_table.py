@@ -27,6 +27,7 @@ KEYS = {
     "loss_runs": ("run",),
     "downstream": ("name",),
     "currency": ("code",),
+    "electricity": ("zone",),
     "epoch/hardware_prices": (),
     "epoch/models": ("name",),
     "epoch/chips": ("name",),

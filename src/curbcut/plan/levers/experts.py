@@ -14,12 +14,10 @@ from curbcut.plan.levers.case import (
     as_ruled,
     differences,
     step_seconds,
-    valid,
 )
 from curbcut.plan.levers.partition import fastest_run
 from curbcut.plan.loss import law
 from curbcut.plan.loss.text import bytes_per_token, meant, worth
-from curbcut.spec import checks
 from curbcut.spec.nouns import ModelShape, Run
 
 EXPERTS = (4, 8, 16)
@@ -32,9 +30,6 @@ HALVINGS = 40
 TAKEN = (0.5, 1.5)
 """Ends of what the experts may be worth: the law's number of them to these powers. It was fitted to
 small models; the allowance is ours."""
-LAYOUT = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "micro_batch", "virtual_stages",
-          "sequence_parallel", "recompute", "shard", "pipeline", "context")
-"""Fields of a recipe that a search of degrees sets."""
 
 
 def sparse_experts(case: Case, _: Aim) -> Case | Refusal:
@@ -59,21 +54,10 @@ def sparse_experts(case: Case, _: Aim) -> Case | Refusal:
 
 def _cut(case: Case) -> Case:
     """The case with the layout that a search finds: experts on ranks of their own are the point of
-    it. It is searched in 16 bits whatever the recipe's precision, so that one search serves all;
-    the lever of partitioning looks again.
+    it.
     """
-    run = case.run
-    known = checks.precisions(run.machine)
-    plain = replace(run.recipe, precision="bf16" if "bf16" in known else run.recipe.precision,
-                    compile=False, power_limit=1.0, micro_batch=1, dp_replicate=1, recompute="none",
-                    dp_shard=run.machine.accelerators, checkpoint_every_steps=1,
-                    evaluate_every_steps=1)
-    found = fastest_run(replace(case, run=replace(run, recipe=plain)))
-    if found is None:
-        return case
-    recipe = replace(run.recipe, **{name: getattr(found.recipe, name) for name in LAYOUT})
-    cut = case.with_run(as_ruled(run, replace(run, recipe=recipe)))
-    return cut if valid(run.model, recipe, run.machine) and cut.fits() else case
+    run, found = case.run, fastest_run(case)
+    return case if found is None else case.with_run(as_ruled(run, found))
 
 
 def _sparse(dense: ModelShape, experts: int, narrower: int) -> ModelShape:

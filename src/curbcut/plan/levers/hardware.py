@@ -15,8 +15,17 @@ from curbcut.facts.accelerators import Accelerator
 from curbcut.plan import machines
 from curbcut.plan.layout import lay_out
 from curbcut.plan.levers.buying import cheapest_rent
-from curbcut.plan.levers.case import Aim, Case, Refusal, as_ruled, differences
-from curbcut.plan.levers.partition import partitioning
+from curbcut.plan.levers.case import (
+    Aim,
+    Case,
+    Refusal,
+    as_ruled,
+    differences,
+    step_seconds,
+    valid,
+)
+from curbcut.plan.levers.partition import LAYOUT
+from curbcut.plan.levers.software import variants
 from curbcut.spec import checks
 from curbcut.spec.nouns import Machine
 
@@ -108,10 +117,26 @@ def _best(case: Case, aim: Aim, holds: Callable[[Accelerator], bool], none: str)
     found = aim.best([whole for _, whole in ranked]
                      + [one for chip, _ in ranked for one in _fewer(case, chip)])
     if found is not None and "partitioning" in case.taken:
-        again = partitioning(found, aim)
-        found = found.with_run(again.run) if isinstance(again, Case) else found
-        found = replace(found, changed=differences(case.run, found.run))
+        found = _as_cut(case, found)
     return found or Refusal(f"{none} of the facts is priced, or fast enough")
+
+
+def _as_cut(case: Case, moved: Case) -> Case:
+    """A case on other accelerators, cut as the search cut the run, with as many copies as there are
+    accelerators for, and the fastest recompute mode and micro-batch; as it was where that is no
+    faster. (A search of every chip would take minutes on a large machine.)
+    """
+    old, run = case.run.recipe, moved.run
+    within = case.run.machine.accelerators // max(1, old.dp_replicate * old.dp_shard)
+    ranks = max(1, run.machine.accelerators // within)
+    shard = math.gcd(ranks, old.dp_shard)
+    kept = {name: getattr(old, name) for name in LAYOUT}
+    cut = replace(run.recipe, **kept | {"dp_shard": shard, "dp_replicate": ranks // shard})
+    able = [one for one in (run.recipe, *(variants(cut) if old.global_batch % ranks == 0 else ()))
+            if valid(run.model, one, run.machine) and case.fits(replace(run, recipe=one))]
+    best = min(able, key=lambda one: step_seconds(replace(run, recipe=one)), default=run.recipe)
+    found = moved.with_run(as_ruled(run, replace(run, recipe=best)))
+    return replace(found, changed=differences(case.run, found.run))
 
 
 def _fewer(case: Case, chip: Accelerator) -> Iterator[Case]:

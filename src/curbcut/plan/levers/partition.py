@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from curbcut.errors import InputError
 from curbcut.plan.levers.case import (
@@ -14,12 +15,20 @@ from curbcut.plan.levers.case import (
     step_seconds,
     valid,
 )
+from curbcut.spec import checks
 from curbcut.spec.nouns import Run
 
 OUTER_STEPS = 500
 """Steps that replicas take apart: those of arXiv 2311.08105."""
 KEPT = frozenset({"precision", "optimiser", "offload"})
 """Fields that the search of degrees leaves as they are: levers of their own, or learning."""
+LAYOUT = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep", "micro_batch", "virtual_stages",
+          "sequence_parallel", "recompute", "shard", "pipeline", "context")
+"""Fields that it sets."""
+_UNCUT: dict[str, Any] = {
+    "dp_replicate": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1, "virtual_stages": 1,
+    "sequence_parallel": False, "recompute": "none", "shard": "parameters", "pipeline": "1f1b",
+    "context": "ring"}
 _found: dict[object, Run | None] = {}
 """Searches of this process, by what they depend on."""
 
@@ -38,7 +47,27 @@ def partitioning(case: Case, _: Aim) -> Case | Refusal:
 
 
 def fastest_run(case: Case) -> Run | None:
-    """The run with the fastest recipe that fits; None where none does. Searched once a process."""
+    """The run with the fastest recipe that fits; None where none does.
+
+    Searched in 16 bits once a model and machine, whatever the levers before set, so that one search
+    serves all of them; at the run's own precision where that layout does not fit it.
+    """
+    run = case.run
+    known = checks.precisions(run.machine)
+    plain = replace(run.recipe, precision="bf16" if "bf16" in known else run.recipe.precision,
+                    compile=False, power_limit=1.0, micro_batch=1, checkpoint_every_steps=1,
+                    evaluate_every_steps=1, **_UNCUT, dp_shard=run.machine.accelerators)
+    found = _once(replace(case, run=replace(run, recipe=plain)))
+    if found is not None:
+        laid = {name: getattr(found.recipe, name) for name in LAYOUT}
+        best = replace(run, recipe=replace(run.recipe, **laid))
+        if valid(run.model, best.recipe, run.machine) and case.fits(best):
+            return best
+    return _once(case)
+
+
+def _once(case: Case) -> Run | None:
+    """A search of this process."""
     run = case.run
     key = (run.model, repr(run.machine), run.recipe, case.memory_factor)
     if key not in _found:

@@ -39,7 +39,7 @@ def recompute(case: Case, _: Aim) -> Case | Refusal:
     Recompute makes room for wider micro-batches; which of the two is worth more, the physics says.
     """
     run = case.run
-    tried = [one for one in _variants(run.recipe)
+    tried = [one for one in variants(run.recipe)
              if valid(run.model, one, run.machine) and case.fits(replace(run, recipe=one))]
     if not tried:
         return Refusal("nothing that fits differs", fits=False)
@@ -49,8 +49,8 @@ def recompute(case: Case, _: Aim) -> Case | Refusal:
     return case.with_run(replace(run, recipe=best))
 
 
-def _variants(recipe: Recipe) -> list[Recipe]:
-    """The recipe first, so that it wins among equals."""
+def variants(recipe: Recipe) -> list[Recipe]:
+    """A recipe in all recompute modes and micro-batches; itself first, to win among equals."""
     data = recipe.dp_replicate * recipe.dp_shard
     micros = [one for one in divisors(recipe.global_batch // data)
               if one == 1 or one * recipe.sequence_tokens // recipe.cp <= MOST_MICRO_TOKENS]
