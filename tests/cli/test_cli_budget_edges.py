@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -39,9 +40,10 @@ def test_two_limits_that_are_too_small_are_both_named_and_both_work(capsys):
     assert main(["plan", "--budget", named[0], "--energy", named[1], *FEW]) == 0
 
 
-def test_a_budget_that_serving_eats_names_one_that_lasts(capsys):
-    options = ["--serve", "1e12tok/month", *FEW]
-    said = NAMED.search(error_of(capsys, "--budget", "1000 EUR", *options))
+@pytest.mark.parametrize("traffic", ["1e9tok/month", "1e12tok/month", "1e15tok/month"])
+def test_a_budget_that_serving_eats_names_one_that_lasts(capsys, traffic):
+    options = ["--serve", traffic, *FEW]
+    said = NAMED.search(error_of(capsys, "--budget", "10 EUR", *options))
     assert main(["plan", "--budget", said[1], *options]) == 0
 
 
@@ -78,6 +80,9 @@ def test_a_machine_named_twice_or_among_all_is_one_of_them(capsys):
     assert main(["plan", "--budget", "20 USD", "--on", "any,H100", "--json"]) == 0
     every = json.loads(capsys.readouterr().out)
     assert every["forecast"]["loss"]["bits_per_byte"]["value"] <= answers[0]["value"]
+    seen = [(one["machine"], one["precision"], one["contract"])
+            for one in (every["backwards"]["best"], *every["backwards"]["runners_up"])]
+    assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -101,3 +106,42 @@ def test_text_alone_bounds_a_first_run_here_and_nothing_elsewhere(capsys, monkey
     assert found["run"]["train"]["tokens"] <= 4.2e6 / 2.5
     assert "what may be spent" in error_of(capsys, "--data", "1MB")
     assert "what may be spent" in error_of(capsys, "--data", "1MB", "--on", "8xH100")
+
+
+def test_a_projects_budget_is_shared_by_the_ledgers_own_ratio(capsys, monkeypatch):
+    from curbcut.accounts import development
+    from curbcut.spec.estimate import Estimate
+
+    options = ["--budget", "100 USD", "--project", *FEW, "--json"]
+    own = Estimate(3.0, 2.5, 4.0, "measured", "own ledger: 9 trainings, 5 of them finished")
+    monkeypatch.setattr(development, "ledger_ratio", lambda path: own)
+    assert main(["plan", *options]) == 0
+    found = json.loads(capsys.readouterr().out)["backwards"]["question"]
+    assert found["development_multiplier"]["value"] == 3.0
+    assert found["limits"]["usd"] == pytest.approx(100 / 3)
+
+
+def test_runners_up_say_how_likely_they_are_better_after_all(capsys):
+    assert main(["plan", "--budget", "100 USD", "--on", "1xH100,8xA100,1xRTX-4090", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["backwards"]
+    assert len(first["runners_up"]) >= 2
+    chances = [one["chance_better"] for one in first["runners_up"]]
+    assert all(0 <= chance <= 0.6 for chance in chances)
+    assert main(["plan", "--budget", "100 USD", *FEW]) == 0
+    assert "better after" in capsys.readouterr().out
+
+
+def test_a_plan_for_the_machine_at_hand_is_one_that_can_be_trained(capsys, monkeypatch):
+    from curbcut.plan import machines
+
+    here = replace(machines.build(machines.from_facts("1xH100")), name="here")
+    monkeypatch.setattr(plan, "this_machine", lambda names: here)
+    assert main(["plan", "--energy", "20 kWh", "--on", "here", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["run"]["recipe"]["precision"] == "bf16"
+    assert found["run"]["train"]["token_worth"] == 1.0
+    assert main(["plan", "--energy", "20 kWh", "--on", "1xH100", "--json"]) == 0
+    away = json.loads(capsys.readouterr().out)
+    assert away["run"]["recipe"]["precision"] == "fp8"
+    assert away["run"]["train"]["token_worth"] < 1
+    assert "fp8" in away["backwards"]["best"]["priced_only_for"]

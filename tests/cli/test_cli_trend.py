@@ -13,6 +13,7 @@ import pytest
 
 from curbcut.cli.main import main
 from curbcut.facts.currency import usd_per
+from curbcut.plan.machines import build, from_facts
 
 
 def call(capsys, *arguments):
@@ -143,3 +144,24 @@ def test_no_torch_and_no_matplotlib_are_loaded():
             "sys.exit(bool({'torch', 'matplotlib', 'sqlalchemy'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--year", "abc"], "'abc' is no year"), (["--year", "nan"], "'nan' is no year"),
+    (["--year", "1800"], "nearest: 2010"), (["--budget", "-5 EUR"], "a budget of -5 EUR"),
+    (["--budget", "0 USD"], "above 0"), (["--year", "2027", "--year", "2028"], "given twice")])
+def test_bad_input_says_what_where_and_the_mend(capsys, more, says):
+    try:
+        code = main(["trend", *more])
+    except SystemExit as left:
+        code = left.code
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert says in said.err and more[0] in said.err
+
+
+def test_people_read_machines_by_names_that_a_plan_takes(whole):
+    table = next(one for one in whole[1] if one.title == "Each of them")
+    at = [one.title for one in table.columns].index("machine")
+    for row in table.rows:
+        assert build(from_facts(row[at])).name == row[at]

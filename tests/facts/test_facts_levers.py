@@ -4,7 +4,7 @@ import pytest
 
 from curbcut.errors import UnknownName
 from curbcut.facts import levers
-from curbcut.plan.levers.catalogue import TRAINING
+from curbcut.plan.levers.catalogue import TRAINING, chosen
 from curbcut.plan.levers.serving import SERVING
 from curbcut.spec.methods import CATALOGUE
 
@@ -78,3 +78,9 @@ def test_a_row_out_of_order_is_refused_with_its_place(own):
     own("growth,1.3,1.4,1.5,our own run,end-to-end,yes,my ledger,2026-11-01")
     with pytest.raises(Exception, match=r"levers.csv, line 2.*not in order"):
         levers.pricing("growth")
+
+
+def test_a_row_of_no_method_names_the_nearest(own):
+    own("data-qualityy,2,1,2,mine,end-to-end,yes,me,2026-01-01")
+    with pytest.raises(UnknownName, match="data-quality"):
+        chosen([])

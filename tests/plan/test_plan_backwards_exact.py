@@ -180,3 +180,16 @@ def test_a_machine_without_a_price_is_refused_for_money_alone():
         answer(Wish(names=("1xGB300",)), limits={"money": "5 USD"})
     assert machine("1xGB300").accelerators == 1
     assert answer(Wish(names=("1xGB300",)), limits={"kwh": "5 kWh"}).best.tokens > 0
+
+
+@pytest.mark.parametrize(("limits", "name", "tenth_more"), [
+    ({"money": "50 USD"}, "usd", {"money": "55 USD"}),
+    ({"money": "400 USD"}, "usd", {"money": "440 USD"}),
+    ({"money": "400 USD", "kwh": "30 kWh"}, "kwh", {"money": "400 USD", "kwh": "33 kWh"}),
+    ({"money": "400 USD", "kwh": "30 kWh"}, "usd", {"money": "440 USD", "kwh": "30 kWh"}),
+    ({"seconds": "5 h"}, "seconds", {"seconds": "5.5 h"})])
+def test_a_tenth_more_saves_what_its_shadow_price_says_when_all_is_solved_again(
+        limits, name, tenth_more):
+    before, after = answer(limits=limits), answer(limits=tenth_more)
+    said = next(one.tenth for one in before.shadows if one.name == name)
+    assert before.best.bits - after.best.bits == pytest.approx(said, rel=0.25, abs=2e-4)

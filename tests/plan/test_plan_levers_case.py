@@ -8,10 +8,30 @@ from hypothesis import strategies as st
 
 from curbcut.errors import UnknownName
 from curbcut.facts import table
-from curbcut.plan.levers import algorithms, formats, hardware, instead, partition, software
-from curbcut.plan.levers.case import Aim, Case, Factor, Refusal, differences, published
+from curbcut.plan.calibration import Correction
+from curbcut.plan.levers import (
+    algorithms,
+    buying,
+    experts,
+    formats,
+    hardware,
+    instead,
+    partition,
+    software,
+)
+from curbcut.plan.levers.case import (
+    Aim,
+    Case,
+    Factor,
+    Refusal,
+    Taught,
+    differences,
+    published,
+)
 from curbcut.plan.levers.catalogue import TRAINING, chosen
 from curbcut.plan.levers.price import priced, unit
+from curbcut.spec import checks
+from curbcut.spec.estimate import Estimate
 from plan.plan_lever_samples import fleet
 
 USD = unit("usd")
@@ -245,3 +265,79 @@ def test_prices_by_contract(case):
     long = Case(fleet("16xH100", "2T"))
     bound = buying.reserved(long, aim(long))
     assert isinstance(bound, Refusal) or bound.run.place.contract.startswith("reserved")
+
+
+def test_a_factor_after_another_says_that_it_is_less_than_alone(case):
+    once = case.with_factor(Factor("x", "tokens", 1.5, 1.0, 1.5))
+    twice = once.with_factor(Factor("y", "tokens", 1.44, 1.0, 1.44))
+    assert once.changed == ("tokens: 1.5 x less",)
+    assert twice.changed[-1] == "tokens: 1.2 x less after others of them (1.44 x less alone)"
+    worse = case.with_factor(Factor("z", "tokens", 0.5, 0.4, 1.0))
+    assert worse.changed == ("tokens: 2 x more",)
+
+
+def taught(run, factor=2.0):
+    slower = Estimate(factor, 0.9 * factor, 1.1 * factor, "measured", "3 runs")
+    return Taught(run.machine, Correction(time=slower),
+                  Estimate(5.0, 4.0, 6.0, "measured", "the ledger"))
+
+
+def test_measured_runs_correct_a_case_as_they_correct_a_plan():
+    run = fleet()
+    plain, known = Case(run).sheet(), Case(run, taught=taught(run)).sheet()
+    assert known.value("seconds.steps") == pytest.approx(2 * plain.value("seconds.steps"))
+    assert known.value("usd.project") == pytest.approx(5 * known.value("usd.total"))
+    # At another precision of the same machine too: it is the machine that is slow.
+    narrow = Case(run, taught=taught(run)).with_recipe(precision="fp8").sheet()
+    assert narrow.value("seconds.steps") == pytest.approx(
+        2 * Case(run).with_recipe(precision="fp8").sheet().value("seconds.steps"))
+
+
+def test_measured_runs_say_nothing_of_another_machine():
+    run = fleet()
+    moved = Case(run, taught=taught(run)).with_run(fleet("16xA100"))
+    assert moved.sheet().value("seconds.steps") == Case(fleet("16xA100")).sheet().value(
+        "seconds.steps")
+
+
+def test_a_machine_of_several_nodes_is_not_rented_as_single_hosts():
+    many, one = Case(fleet("16xH100")), Case(fleet("8xH100"))
+    said = [buying.cheapest_provider(case, aim(case)).changed[-1] for case in (many, one)]
+    assert not any(name in said[0] for name in buying.SINGLE_HOSTS)
+    assert any(name in said[1] for name in buying.SINGLE_HOSTS)
+
+
+def test_other_makers_are_compared_one_by_one():
+    case = Case(fleet("8xH100", "10B"))
+    found = hardware.other_accelerator(case, aim(case, "kwh"))
+    said = next(one for one in found.changed if one.startswith("makers"))
+    assert "mi300x" in said and "tpu-v" in said
+
+
+def test_a_law_of_experts_that_gives_less_needs_more_tokens():
+    case = Case(fleet("16xH100", "200B"))
+    found = experts.sparse_experts(case, aim(case))
+    factor = found.factors[-1]
+    assert factor.low < factor.value < factor.high
+
+
+def test_one_search_of_degrees_serves_every_precision(monkeypatch):
+    monkeypatch.setattr(partition, "_found", {})
+    case = Case(fleet())
+    wide = partition.fastest_run(case)
+    narrow = partition.fastest_run(case.with_recipe(precision="fp8", compile=True))
+    assert len(partition._found) == 1
+    for name in partition.LAYOUT:
+        assert getattr(narrow.recipe, name) == getattr(wide.recipe, name)
+    assert narrow.recipe.precision == "fp8" and narrow.recipe.compile
+
+
+def test_a_chip_is_cut_as_the_run_was_once_that_was_searched():
+    case = Case(fleet("64xH100", "20B"))
+    cut = case.with_run(partition.fastest_run(case))
+    moved = hardware.newer_chip(replace(cut, taken=frozenset({"partitioning"})), aim(cut))
+    recipe = moved.run.recipe
+    checks.recipe(moved.run.model, recipe, moved.run.machine)
+    assert recipe.global_batch == case.run.recipe.global_batch
+    assert recipe.dp_replicate * recipe.dp_shard * recipe.cp * recipe.tp * recipe.pp == (
+        moved.run.machine.accelerators)

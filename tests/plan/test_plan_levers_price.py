@@ -96,3 +96,38 @@ def test_nothing_changed_saves_exactly_nothing(before):
     ("kgco2e", "kg"), ("hours", "hours"), ("time", "hours"), ("litres", "litres")])
 def test_units_by_their_names(name, key):
     assert price.unit(name).name == key
+
+
+def test_the_end_is_as_uncertain_as_the_factors_that_led_to_it(before):
+    wide = after(before.case.with_factor(Factor("x", "tokens", 2.0, 1.0, 8.0)))
+    sure = after(before.case.with_factor(Factor("x", "tokens", 2.0, 2.0, 2.0)))
+    assert price.end_of(before, sure) == sure.estimate
+    found = price.end_of(before, wide)
+    assert found.value == sure.value
+    assert found.low < 0.6 * sure.estimate.low and found.high > 1.1 * sure.estimate.high
+
+
+def test_more_and_fewer_checkpoints_are_as_unsure_as_the_disk(before):
+    every = before.case.run.recipe.checkpoint_every_steps
+    share = price.saved_share(before, after(before.case.with_recipe(
+        checkpoint_every_steps=20 * every)))
+    assert 0 < share.low < 0.7 * share.value and share.high > 1.5 * share.value
+
+
+@pytest.mark.parametrize("name", ["usd", "kwh", "hours"])
+def test_what_a_power_limit_costs_has_an_interval(name):
+    wanted = price.unit(name)
+    first = price.start(Case(fleet()), wanted)
+    share = price.saved_share(first, after(first.case.with_recipe(power_limit=0.6), wanted))
+    back = price.saved_share(after(first.case.with_recipe(power_limit=0.6), wanted), first)
+    for one in (share, back):
+        assert one.low < one.value < one.high
+
+
+def test_the_projects_uncertainty_stays_when_less_is_searched(before):
+    """Half of the experiments are as unsure, one by one, as all of them."""
+    half = after(before.case.with_factor(Factor("x", "search", 2.0, 2.0, 2.0)))
+    key = "development.multiplier"
+    old, new = (one.sheet[key].estimate for one in (before, half))
+    assert [new.low - 1, new.value - 1, new.high - 1] == pytest.approx(
+        [(old.low - 1) / 2, (old.value - 1) / 2, (old.high - 1) / 2])

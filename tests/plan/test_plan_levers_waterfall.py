@@ -4,6 +4,8 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from curbcut.errors import InputError, UnknownName
 from curbcut.plan.levers import price
@@ -11,6 +13,7 @@ from curbcut.plan.levers.case import Aim, Case, Factor, Lever, Refusal
 from curbcut.plan.levers.catalogue import TRAINING, chosen
 from curbcut.plan.levers.result import EVOLUTIONARY
 from curbcut.plan.levers.waterfall import LEAST_SHARE, MOST_SLOWER, waterfall
+from curbcut.spec import checks
 from plan.plan_lever_samples import fleet
 from tiny import tiny_run
 
@@ -217,3 +220,52 @@ def test_off_and_on_are_each_others_inverse():
     has = waterfall(having.realised(), muon, price.unit("kwh")).results[0]
     assert has.status == "on" and lacking.status in ("taken", "costs")
     assert has.alone_share.value == pytest.approx(lacking.alone_share.value, abs=0.01)
+
+
+def test_start_end_and_factor_each_have_their_interval(found):
+    low, high = found.factor_ends
+    assert low <= found.factor <= high
+    assert found.share.low <= found.share.value <= found.share.high < 1
+    assert found.factor == pytest.approx(1 / (1 - found.share.value))
+    assert found.end.low < found.end.value < found.end.high
+    # What the levers' literature leaves open is open at the end as well.
+    assert found.end.value / found.end.low > found.start.value / found.start.low
+
+
+def test_a_what_if_says_what_it_assumes(found):
+    for one in found.results:
+        if one.status == "what-if":
+            assert one.evidence[-1].quote in one.reason
+
+
+@settings(max_examples=12, deadline=None)
+@given(preset=st.sampled_from(["curb-30m", "llama-3.2-1b", "qwen3-8b", "qwen3-30b-a3b"]),
+       name=st.sampled_from(["1xrtx-4090", "8xA100", "16xH100", "8xmi300x", "8xtpu-v5e"]),
+       tokens=st.sampled_from(["100M", "5B", "1T"]), unit=st.sampled_from([*UNITS, "litres"]),
+       more=st.sampled_from([{}, {"place__tenure": "own"}, {"place__contract": "spot"},
+                             {"recipe__power_limit": 0.7}, {"recipe__optimiser": "adamw"},
+                             {"train__token_worth": 1.5, "train__development": 3.0}]))
+def test_any_run_falls_by_valid_steps_that_add_up(preset, name, tokens, unit, more):
+    seen = []
+
+    def watched(one):
+        def apply(case, aim):
+            found = one.apply(case, aim)
+            seen.extend([found] if isinstance(found, Case) else [])
+            return found
+        return replace(one, apply=apply)
+
+    try:
+        run = fleet(name, tokens, preset, **more)
+        found = waterfall(run, [watched(one) for one in TRAINING], price.unit(unit))
+    except InputError:
+        assume(False)
+    total = sum(one.marginal.value for one in found.steps)
+    assert total == pytest.approx(found.start.value - found.end.value, rel=1e-9, abs=1e-12)
+    for case in seen:
+        real = case.realised()
+        checks.shape(real.model)
+        checks.recipe(real.model, real.recipe, real.machine)
+    for one in found.results:
+        if one.alone is not None:
+            assert one.alone.low <= one.alone.value <= one.alone.high

@@ -81,3 +81,24 @@ def test_a_run_that_nothing_makes_cheaper_says_so():
     nothing = waterfall(fleet(), chosen(["mxfp8", "place"]), price.unit("usd"))
     text = written(nothing)
     assert "none saves" in text and "1 x less" in text
+
+
+def test_the_run_the_intervals_and_what_instead_comes_to_are_said(found):
+    text = " ".join(written(found).split())
+    assert f"The run: {found.of}." in text and "llama-3-8b, 20.0 B tokens" in text
+    low, high = found.factor_ends
+    assert f"{low:.3g} .. {high:.3g} x less" in text
+    assert "comes to" in text
+
+
+def test_nearly_all_is_not_rounded_to_all():
+    most = waterfall(fleet("16xH100", "1T"), chosen(["lora"]), price.unit("usd"))
+    assert "> 99.9%" in written(most) and "100.0%" not in written(most)
+
+
+def test_what_does_not_apply_is_a_list_of_its_own_and_no_reason_is_cut(found):
+    text = written(found, width=80)
+    assert "Not here" in text and "…" not in text
+    for one in found.results:
+        if one.order is None:
+            assert one.reason in " ".join(text.split())

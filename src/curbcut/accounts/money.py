@@ -127,7 +127,8 @@ def _write_energy(sheet: Sheet, place: Place, key: str) -> str:
 
 def electricity_price(place: Place) -> Estimate:
     """US dollars a kWh: the place's own; where it is the zone's of the facts, with that interval;
-    where it is what a place has unless stated, from what industry pays in the United States to the dearest households of the EU.
+    where it is what a place has unless stated, from what industry pays in the United States to
+    the dearest households of the EU.
     """
     usd = place.usd_per_kwh
     zone = electricity.price(place.zone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 from curbcut.facts import table
 
@@ -23,9 +24,13 @@ class CollectiveBandwidth:
     date: str
 
 
-@functools.cache
 def bandwidths() -> tuple[CollectiveBandwidth, ...]:
     """All measured points, in the order of the file."""
+    return _all(table.overlay_folder())
+
+
+@functools.cache
+def _all(overlay: Path) -> tuple[CollectiveBandwidth, ...]:
     key = ("cluster", "kind", "nodes")
     return tuple(CollectiveBandwidth(
         cluster=row.text("cluster"), kind=row.choice("kind", KINDS), nodes=row.whole("nodes"),

@@ -18,6 +18,7 @@ from curbcut.plan import rules
 from curbcut.plan.trend import barrier, capability, hardware
 from curbcut.plan.trend import ladder as rungs
 from curbcut.plan.trend.outlook import outlook
+from curbcut.spec import checks
 from curbcut.spec import given as exactly
 
 NO_PROGRESS = exactly(1.0, "today")
@@ -151,3 +152,10 @@ def test_the_same_question_has_the_same_answer():
     first, second = outlook([1e4]), outlook([1e4])
     assert dataclasses.astuple(first.reaches[0].parameters) == dataclasses.astuple(
         second.reaches[0].parameters)
+
+
+def test_a_rung_runs_in_a_precision_that_its_machine_has(ladder):
+    """As a plan on that machine would: a chip without bf16 is not priced at another one's rate."""
+    for one in ladder.rungs:
+        assert one.recipe.precision in checks.precisions(one.machine)
+        assert one.recipe.precision == rules.precision(one.machine)[0]

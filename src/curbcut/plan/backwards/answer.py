@@ -86,6 +86,9 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
                               recipe_fields=table(draft, "recipe"), learned=learned)
     choices = built(question)
     solution = solve(choices)
+    if not solution.found:  # serving may leave too little for any but the smallest
+        choices = built(question, smallest=True)
+        solution = solve(choices)
 
     def exactly(found: Choices, row: int, tokens: float) -> Mapping[str, float]:
         return least(drafted(draft, found, row, wish), found, row, tokens, here=here,
@@ -96,6 +99,7 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
         raise impossible.error(choices, table(draft, "limits"), built, exactly)
     solution = replace(solution, row=best.row)
     chosen = point(choices, best.row, best.tokens)
+    chosen = chances.with_intervals(choices, [chosen])[0]
     others = chances.with_chances(choices, chosen, runners_up(solution))
     return Answer(question, best, chosen, tuple(binds(solution)), tuple(shadows(solution)),
                   tuple(chances.with_intervals(choices, front(solution, chosen))),
@@ -127,7 +131,8 @@ def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> tuple[Draft, list
                          f"{found[0].rates[0]['usd'].source}", where="place",
                          mend="set place.usd_per_accelerator_hour, or name another machine")
     if not draft.has("recipe.precision"):
-        kept += [finer for one in kept for finer in fleets.narrow(one)]
+        # A plan for the machine at hand is one to run: training knows no narrow precision.
+        kept += [finer for one in kept if one.machines[0] != here for finer in fleets.narrow(one)]
     return draft, kept
 
 

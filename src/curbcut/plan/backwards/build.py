@@ -36,10 +36,12 @@ OPTIMAL = 120.0
 
 def build(question: Question, fleets: Sequence[Fleet], shapes: Sequence[ModelShape],
           recipe_fields: Mapping[str, Any] | None = None,
-          learned: Mapping[str, Correction] | None = None) -> Choices:
-    """Prices every fleet. Raises InputError where no rate of any of them is known."""
+          learned: Mapping[str, Correction] | None = None, *, smallest: bool = False) -> Choices:
+    """Prices every fleet, with `smallest` on shapes down to the least too. Raises InputError where
+    no rate of any of them is known.
+    """
     fields, learned = dict(recipe_fields or {}), learned or {}
-    near = _near(question, fleets, shapes)
+    near = _near(question, fleets, shapes, smallest)
     names = [(tuple(each.name for each in one.machines), one.precision) for one in fleets]
     alike = dict(zip(names, fleets, strict=True))
 
@@ -78,8 +80,8 @@ def _served(question: Question, fleets: Sequence[Fleet],
     return [found[one.machines[-1].name] for one in fleets]
 
 
-def _near(question: Question, fleets: Sequence[Fleet],
-          shapes: Sequence[ModelShape]) -> tuple[ModelShape, ...]:
+def _near(question: Question, fleets: Sequence[Fleet], shapes: Sequence[ModelShape],
+          smallest: bool) -> tuple[ModelShape, ...]:
     """Shapes within reach of what any fleet could train in the limits, or of the wanted loss."""
     if len(shapes) == 1:
         return tuple(shapes)
@@ -94,7 +96,8 @@ def _near(question: Question, fleets: Sequence[Fleet],
             flops = max(flops, BUSY * peak * machine.accelerators * seconds)
     best = math.sqrt(flops / OPTIMAL)
     found = [one for one in shapes
-             if best / SMALLER <= one.active_parameters <= LARGER * best]
+             if (smallest or best / SMALLER <= one.active_parameters)
+             and one.active_parameters <= LARGER * best]
     return tuple(found or [min(shapes, key=lambda one: one.parameters)])
 
 

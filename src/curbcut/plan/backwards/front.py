@@ -101,7 +101,9 @@ def runners_up(solution: Solution, top: int = RUNNERS_UP) -> list[Point]:
         same = (fleet.machines, fleet.place) == (mine.machines, mine.place)
         key = fleet.precision if same else (tuple(each.name for each in fleet.machines),
                                             fleet.place.contract, fleet.place.zone)
-        if np.isfinite(score) and (key not in found or (score, one) < found[key]):
+        twin = (choices.machine(one).name, fleet.place, fleet.precision) == (
+            choices.machine(row).name, mine.place, mine.precision)
+        if np.isfinite(score) and not twin and (key not in found or (score, one) < found[key]):
             found[key] = (score, one)
     return [point(choices, one, float(solution.tokens[one]), reason(solution, one))
             for _, one in sorted(found.values())[:top]]
