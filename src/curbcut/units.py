@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from curbcut.errors import InputError, UnknownName
 
-_COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15}
+_COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "G": 1e9, "T": 1e12,
+          "t": 1e12, "P": 1e15}
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "count": _COUNT,
@@ -39,7 +40,8 @@ UNITS: Mapping[str, Mapping[str, float]] = {
 """Factor of each accepted unit to the one used inside, by dimension."""
 
 _NUMBER = re.compile(
-    r"^\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?)\s*(.*?)\s*$", re.I)
+    r"^\s*([+-]?(?:\d{1,3}(?:,\d{3})+(?![\d,])\.?\d*|\d[\d_]*\.?\d*|\.\d+|nan|inf)"
+    r"(?:e[+-]?\d+)?)\s*(.*?)\s*$", re.I)
 _SYMBOLS = {"$": "USD", "€": "EUR", "£": "GBP"}
 CURRENCIES = ("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "BRL")
 
@@ -52,7 +54,10 @@ class Money:
     currency: str
 
     def __str__(self) -> str:
-        return f"{self.amount:,.10g} {self.currency}"
+        short = f"{self.amount:,.10g}"
+        # It is read back to the same amount: a longer one has all its digits.
+        whole = short if float(short.replace(",", "")) == self.amount else f"{self.amount:,}"
+        return f"{whole} {self.currency}"
 
 
 def _split(text: str, where: str) -> tuple[float, str]:
@@ -60,6 +65,10 @@ def _split(text: str, where: str) -> tuple[float, str]:
     if not match:
         raise InputError(f"cannot read {text!r} as a quantity", where=where,
                          mend="write a number and a unit, like '4 min', '30 GB' or '1.5T'")
+    if match[2].startswith(","):
+        said = text.replace(",", "." if text.count(",") == 1 else "").strip()
+        raise InputError(f"{text.strip()!r} has a comma that parts no thousands", where=where,
+                         mend=f"write {said!r}, or '1,000' for a thousand")
     return float(match[1].replace(",", "").replace("_", "")), match[2]
 
 
@@ -99,8 +108,9 @@ def parse(text: str, dimension: str, where: str = "") -> float:
         if unit == "":
             raise InputError(f"{text!r} has no unit", where=where,
                              mend=f"say which: {', '.join(table)}")
+        # Of counts only the capitals above: "50 g" are grams and no 50 G.
         folded = [name for name in table if name.casefold() == unit.casefold()]
-        if len(folded) != 1:
+        if len(folded) != 1 or dimension == "count":
             raise UnknownName("unit", unit, table, where=where)
         unit = folded[0]
     return number * table[unit]

@@ -1,4 +1,5 @@
-"""Money by who pays (tenure) and how it is rented (contract): every pair, and the laws they keep."""
+"""Money by who pays (tenure) and how it is rented (contract): each pair, and the laws they keep.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise InputError("expected a table", where=where, mend="write { name = 1.0 }")
         return {str(k): _read(get_args(hint)[1], v, where) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _as_float(value, where)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise InputError(f"expected {_english(hint)}, got {value!r}", where=where,
                          mend=f"write {_example(hint)}")
@@ -120,7 +120,8 @@ def _read_quantity(base: type, mark: Quantity, value: Any, where: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InputError(f"expected {_english(base)}, got {value!r}", where=where,
                          mend=f"write {_example(base)}")
-    number = units.parse(value, mark.dimension, where) if isinstance(value, str) else float(value)
+    number = units.parse(value, mark.dimension, where) if isinstance(value, str) else (
+        _as_float(value, where))
     least = "" if base is not int or mark.above is None else f"{mark.above + 1:g}"
     units.finite(number, where, above=mark.above, at_least=mark.at_least, said=str(value),
                  nearest=least)
@@ -129,6 +130,16 @@ def _read_quantity(base: type, mark: Quantity, value: Any, where: str) -> Any:
             raise InputError(f"{value!r} must be a whole number", where=where, mend="round it")
         return value if isinstance(value, int) else int(number)
     return number
+
+
+def _as_float(value: float, where: str) -> float:
+    """`value` as a float; raises InputError for a whole number that none can hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError("the number is not one that one can plan with: it has "
+                         f"{len(str(abs(value)))} digits", where=where,
+                         mend="give a smaller number") from None
 
 
 def _english(hint: Any) -> str:

@@ -32,6 +32,7 @@ def _line(key: str, value: Any, origin: str) -> list[str]:
     if value is None:
         return []
     text = f"{key} = {_value(value)}"
+    origin = "".join(one if one.isprintable() else " " for one in origin)
     return [f"{text:<{_ORIGIN_COLUMN}} # {origin}" if origin else text]
 
 
@@ -44,10 +45,15 @@ def _value(value: Any) -> str:
         case float():
             return repr(value)
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return _quoted(value)
         case Mapping():
-            inner = ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items())
+            inner = ", ".join(f"{_quoted(k)} = {_value(v)}" for k, v in value.items())
             return "{ " + inner + " }" if inner else "{}"
         case list() | tuple():
             return "[" + ", ".join(_value(v) for v in value) + "]"
     raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _quoted(text: str) -> str:
+    # JSON leaves the one control character as it is that TOML does not take.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
