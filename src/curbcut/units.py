@@ -117,10 +117,10 @@ def parse(text: str, dimension: str, where: str = "") -> float:
 
 
 def parse_money(text: str, where: str = "") -> Money:
-    """Reads "500 EUR", "$500" or "€ 1,000"; raises InputError without a currency.
+    """Reads "500 EUR", "$500", "€ 1,000" or "5k EUR"; raises InputError without a currency.
 
-    >>> parse_money("500 EUR")
-    Money(amount=500.0, currency='EUR')
+    >>> parse_money("500 EUR"), parse_money("1.5M USD").amount
+    (Money(amount=500.0, currency='EUR'), 1500000.0)
     """
     stripped = text.strip()
     for symbol, code in _SYMBOLS.items():
@@ -128,6 +128,9 @@ def parse_money(text: str, where: str = "") -> Money:
             stripped = f"{stripped[1:]} {code}"
     number, unit = _split(stripped, where)
     code = _SYMBOLS.get(unit, unit).upper()
+    after = _SYMBOLS.get(unit[1:].strip(), unit[1:].strip()).upper()
+    if code not in CURRENCIES and unit[:1] in _COUNT and after in CURRENCIES:
+        number, code = number * _COUNT[unit[:1]], after
     finite(number, where, said=text.strip())
     if not code:
         raise InputError(f"{text!r} has no currency", where=where, mend=f"write '{text} EUR'")

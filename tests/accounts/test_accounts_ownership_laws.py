@@ -69,6 +69,11 @@ def test_more_nodes_are_never_cheaper_and_a_network_is_bought_once_there_are_two
         assert each[1] > 1.1 * each[0]
 
 
+def test_two_nodes_have_a_network_and_one_has_none():
+    assert "own.network_share" in owned(replace(NODE, nodes=2))
+    assert "own.network_share" not in owned(NODE)
+
+
 @pytest.mark.parametrize("name", PRICED)
 def test_every_priced_accelerator_has_a_cost_of_owning_with_an_interval(name):
     found = owned(tiny_machine(kind="gpu", accelerator=name, watts={"max": 300.0})).estimates()

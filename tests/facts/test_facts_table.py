@@ -25,6 +25,7 @@ KEYS = {
     "loss_laws": ("name",),
     "loss_constants": ("name",),
     "loss_runs": ("run",),
+    "own_runs": ("run",),
     "downstream": ("name",),
     "currency": ("code",),
     "electricity": ("zone",),

@@ -64,7 +64,8 @@ def test_json_holds_every_figure_in_full(found):
 def test_csv_has_intervals_and_what_was_set(found):
     text = written(found, "csv")
     head = next(line for line in text.splitlines() if line.startswith("order,lever"))
-    assert "saves_after_the_others,saves_after_the_others_low,saves_after_the_others_high" in head
+    assert ("saves_after_the_others_usd,saves_after_the_others_usd_low,"
+            "saves_after_the_others_usd_high,whole_after_usd") in head
     assert repr(found.steps[0].marginal.low) in text
     assert "recipe.compile: False -> True" in text
     assert "factor_published" in text

@@ -49,9 +49,10 @@ def _order(found: Waterfall, full: bool) -> Table:
     columns = (
         Column("#", name="order"), Column("lever"),
         Column("alone", unit="fraction", interval=True, name="saves_alone_share"),
-        Column("saves here", right=True, unit=unit, interval=True, name="saves_after_the_others"),
-        Column("leaves", right=True, unit=unit, name="whole_after"), Column("", name="uncertain"),
-        *more)
+        Column("saves here", right=True, unit=unit, interval=True,
+               name=f"saves_after_the_others_{unit}"),
+        Column("leaves", right=True, unit=unit, name=f"whole_after_{unit}"),
+        Column("", name="uncertain"), *more)
     ends = [_short(one.value, found) for one in (found.start, found.end)]
     title = (f"Levers of {found.run}, {found.scope}: {ends[0]} to {ends[1]}, "
              f"{found.factor:.3g} x less")

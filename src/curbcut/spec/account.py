@@ -25,8 +25,10 @@ class Account:
     seconds: total, and of training steps, data, evaluation, checkpoint, other; of serving prefill,
         decode, idle, and the means ttft and tpot, which are no parts of the total
     tokens: trained; prompt, answer    flops: model, hardware
-    tokens_per_second: steps; prefill, decode    mfu / hfu / goodput: run
-    memory_bytes: parameters, gradients, optimiser, activations, logits, cache, overhead, peak
+    tokens_per_second: steps; prefill, decode; answers (asked for), most (that is served)
+    mfu / hfu / goodput: run
+    memory_bytes: parameters, gradients, optimiser, activations, logits, cache, overhead, peak;
+        server (serving)
     watts: device, host; of serving under load server
     kwh: device, node, facility, project  (a sensor's, or a forecast's; null without a sensor)
     kwh_modelled: device, node, facility   (modelled watts x time; never called measured)

@@ -137,9 +137,8 @@ def _as_float(value: float, where: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise InputError("the number is not one that one can plan with: it has "
-                         f"{len(str(abs(value)))} digits", where=where,
-                         mend="give a smaller number") from None
+        raise InputError("is too large a number to plan with", where=where,
+                         mend="give a smaller one") from None
 
 
 def _english(hint: Any) -> str:

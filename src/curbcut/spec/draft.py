@@ -139,6 +139,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
                          mend="give a readable TOML file") from None
     except UnicodeDecodeError:
         raise InputError("is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # tomllib's own, or a number of thousands of digits
         raise InputError(f"is not valid TOML: {error}", where=str(path),
                          mend="mend that line; https://toml.io shows the format") from None

@@ -104,7 +104,7 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
     return Answer(question, best, chosen, tuple(binds(solution)), tuple(shadows(solution)),
                   tuple(chances.with_intervals(choices, front(solution, chosen))),
                   tuple(chances.with_intervals(choices, others)), solution,
-                  sum(len(one.machines) for one in choices.fleets),
+                  len({machine.name for one in choices.fleets for machine in one.machines}),
                   sum(one.priced for one in {id(one): one for one in choices.tables}.values()))
 
 

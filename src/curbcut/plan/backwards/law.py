@@ -29,7 +29,7 @@ class Law:
         self.worth = column([learned.taught_worth(
             text, optimiser, float(one.active_parameters), question.token_worth).value or 1.0
             for one in shapes])
-        self.prior = learned.prior(text, optimiser)
+        self.prior = learned.prior(text)
         self.unique = question.text_bytes / self.bytes if question.text_bytes else None
         different = None if self.unique is None else float(
             law.law_tokens(self.unique[0], self.bytes[0]))

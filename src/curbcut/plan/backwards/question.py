@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -113,7 +112,8 @@ def parse_traffic(text: str, job: ServeJob, where: str = "--serve") -> Traffic:
     if not slash:
         raise InputError(f"{text!r} does not say in what time", where=where,
                          mend=f"write '{text.strip()}/month'")
-    name = re.sub(r"s$", "", each.strip().casefold()) or each.strip()
+    name = each.strip().casefold()
+    name = name if name in SECONDS_A else name.removesuffix("s")
     if name not in SECONDS_A:
         raise UnknownName("time", each.strip(), SECONDS_A, where=where)
     tokens = units.finite(units.parse(amount, "count", where), where, above=0, said=text.strip())

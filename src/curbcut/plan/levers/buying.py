@@ -25,6 +25,9 @@ def reserved(case: Case, aim: Aim) -> Case | Refusal:
     """Bound for one year or three: a lever where the project is as long as that."""
     if case.run.place.contract.startswith("reserved"):
         return Refusal("already on")
+    first = _contract(case, "reserved-1y")
+    if isinstance(first, Refusal):
+        return first
     whole = multiplier(case.run.train.development, case.taught.project).value or 1.0
     hours = step_seconds(case.run) * case.run.steps / 3600 * whole
     terms: dict[Contract, float] = {"reserved-1y": 1.0, "reserved-3y": 3.0}
@@ -32,10 +35,8 @@ def reserved(case: Case, aim: Aim) -> Case | Refusal:
     able = [one for one, years in terms.items() if years * year <= hours]
     if not able:
         return Refusal(f"binds for {year:,.0f} h at least, and the project needs {hours:,.0f}")
-    tried = [_contract(case, one) for one in able]
-    found = aim.best([one for one in tried if isinstance(one, Case)])
-    refused = next((one for one in tried if isinstance(one, Refusal)), None)
-    return found or refused or Refusal("no reserved price of it is known")
+    found = aim.best([case.with_place(contract=one) for one in able])
+    return found or Refusal("no reserved price of it is known")
 
 
 def _contract(case: Case, contract: Contract) -> Case | Refusal:

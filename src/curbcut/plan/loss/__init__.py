@@ -94,8 +94,7 @@ def write(sheet: Sheet, shape: ModelShape, tokens: float, asked: Asked | None = 
     size = float(shape.active_parameters)
     found = learned.readings(asked.pairs, asked.text, asked.optimiser, _unique(shape, asked))
     _write_given(sheet, shape, asked, taught, law)
-    sheet.leaf("law.text", learned.factor(learned.prior(asked.text, asked.optimiser), found, size,
-                                          taught))
+    sheet.leaf("law.text", learned.factor(learned.prior(asked.text), found, size, taught))
     _write_terms(sheet, shape, asked, law)
     spread, beyond = _law_spread(shape, taught, asked, learned.apart(found, size, taught))
     source = f"{law.name} ({law.source}){beyond}"
@@ -122,9 +121,8 @@ def _law_spread(shape: ModelShape, taught: float, asked: Asked,
     """Factor either way of the reducible loss, and words for a run beyond the law's. A measured run
     `apart` e-folds away stands for the law there: only the way from it is the law's word.
     """
-    near = learned.PYTHON_RUNS if asked.text == PYTHON else None
     size = shape.active_parameters
-    beyond = math.hypot(laws.outside(size, taught, near),
+    beyond = math.hypot(laws.outside(size, taught),
                         laws.outside_experts(size, taught, laws.expansion(shape)))
     e_folds = min(beyond, apart)
     within = min(math.log(LAW_SPREAD), SPREAD_PER_E_FOLD * apart)

@@ -178,15 +178,11 @@ def kaplan_bits_per_byte(inner_parameters: Number, tokens: Number) -> Number:
     return kaplan_nats(inner_parameters, theirs) / math.log(2) / own
 
 
-def outside(parameters: float, tokens: float, near: tuple[float, float] | None = None) -> float:
+def outside(parameters: float, tokens: float) -> float:
     """How far outside the law's runs, in e-folds of parameters and tokens (their root sum of
-    squares); `near` are parameters and tokens of own runs, which count as inside.
+    squares).
     """
-    n, d = PARAMETERS, TOKENS
-    if near:
-        n = (min(n[0], near[0]), max(n[1], near[0]))
-        d = (min(d[0], near[1]), max(d[1], near[1]))
-    return math.hypot(_e_folds(parameters, n), _e_folds(tokens, d))
+    return math.hypot(_e_folds(parameters, PARAMETERS), _e_folds(tokens, TOKENS))
 
 
 def outside_experts(parameters: float, tokens: float, expanded: float) -> float:

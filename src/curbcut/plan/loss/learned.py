@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from curbcut.accounts.sheet import Z90
-from curbcut.physics.numbers import Number, log2
+from curbcut.facts import own_runs
+from curbcut.physics.numbers import Number, larger, log2, smaller
 from curbcut.plan.calibration import MOST_RUNS, Pair, rebuilt
 from curbcut.plan.loss import law, text
 from curbcut.spec.account import Account
@@ -24,14 +25,6 @@ from curbcut.spec.nouns import Run
 TEXT_SPREAD = 1.2
 """Factor either way, nine in ten, of text that nobody here has trained on: C4 in other tokens came
 out 1.09 times the law (`facts/loss_runs.csv`)."""
-PYTHON_FACTOR = {"adamw": 0.62, "muon": 0.44}
-"""*Small*: measured bits a byte over the law's on Python's own library, by optimiser: source code
-says the same again and again. AdamW one run of 4.3M parameters and 3.2M tokens, Muon four of 2.7M
-to 3.4M (docs/log.md)."""
-PYTHON_SPREAD = 1.2
-"""Factor either way of those few runs, at other sizes and seeds."""
-PYTHON_RUNS = (4.26e6, 2.4e6)
-"""Parameters, and tokens of the law, of those runs."""
 RUN_SPREAD = 1.06
 """Factor either way that one run says no more about: its seed, its batches, its schedule."""
 FAR_SPREAD = 1.05
@@ -39,6 +32,11 @@ FAR_SPREAD = 1.05
 SLOPE_SPREAD = 1.1
 """Factor either way by which the text's factor may move for each e-fold of tokens: the law's own
 slope may be that wrong for a text (on Python's library it is too flat)."""
+REACH = math.e
+"""Beyond so many times the longest measured run, or so much less than the shortest, the slope that
+was measured is taken no further: the law's own holds on, and the interval widens."""
+MOST_BEYOND = 2.0
+"""E-folds beyond that reach over which the interval widens: no text is further from the law."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,20 @@ class Reading:
     """Of the law."""
 
 
-def prior(of_text: str, optimiser: str) -> Estimate:
-    """The factor of a text before any run of the ledger."""
-    if of_text != text.PYTHON:
-        return Estimate(1.0, 1 / TEXT_SPREAD, TEXT_SPREAD, "modelled", "general text"
-                        if of_text == text.GENERAL else "no own run on this text yet")
-    middle = PYTHON_FACTOR.get(optimiser, PYTHON_FACTOR["adamw"])
-    return Estimate(middle, middle / PYTHON_SPREAD, middle * PYTHON_SPREAD, "modelled",
-                    f"x {middle:g}: own runs on this text")
+def prior(of_text: str) -> Estimate:
+    """The factor of a text before any run."""
+    return Estimate(1.0, 1 / TEXT_SPREAD, TEXT_SPREAD, "modelled", "general text"
+                    if of_text == text.GENERAL else "no own run on this text yet")
 
 
 def readings(pairs: Iterable[Pair], of_text: str, optimiser: str,
              unique_tokens: float | None = None) -> list[Reading]:
-    """What the newest measured runs say of a text: those trained on it with the same optimiser.
-    `unique_tokens` (of the law) are those of the text now; a run does not keep its own.
+    """What measured runs say of a text: this project's own (`facts.own_runs`) and the newest of
+    the ledger, those trained on it with the same optimiser. `unique_tokens` (of the law) are those
+    of the text now; a run does not keep its own.
     """
-    found: list[Reading] = []
+    found = [_read(one.parameters, one.vocab, one.tokens, one.bits_per_byte, of_text, optimiser,
+                   unique_tokens) for one in own_runs.runs(of_text, optimiser)]
     for plain, _, measured in itertools.islice(pairs, MOST_RUNS):
         run = rebuilt(plain)
         if run is None or run.train.text != of_text or run.recipe.optimiser != optimiser:
@@ -80,14 +76,19 @@ def _reading(run: Run, measured: Account, unique_tokens: float | None) -> Sequen
     bits, tokens = measured.get("loss", "bits_per_byte"), measured.get("tokens", "trained")
     if not (bits and bits.value and tokens and tokens.value):
         return []
-    own = text.bytes_per_token(run.model.vocab, run.train.text)
-    taught = float(law.law_tokens(tokens.value, own))
-    size = float(run.model.active_parameters)
+    return [_read(float(run.model.active_parameters), run.model.vocab, tokens.value, bits.value,
+                  run.train.text, run.recipe.optimiser, unique_tokens,
+                  expanded=law.expansion(run.model), token_worth=run.train.token_worth)]
+
+
+def _read(size: float, vocab: int, tokens: float, bits: float, of_text: str, optimiser: str,
+          unique_tokens: float | None, *, expanded: Number = 1.0,
+          token_worth: float = 1.0) -> Reading:
+    taught = float(law.law_tokens(tokens, text.bytes_per_token(vocab, of_text)))
     said = law.bits_per_byte(law.nats(
-        size, taught, unique_tokens=unique_tokens, expanded=law.expansion(run.model),
-        worth=taught_worth(run.train.text, run.recipe.optimiser, size,
-                           run.train.token_worth).value))
-    return [Reading(math.log(bits.value / float(said)), size, taught)]
+        size, taught, unique_tokens=unique_tokens, expanded=expanded,
+        worth=taught_worth(of_text, optimiser, size, token_worth).value))
+    return Reading(math.log(bits / float(said)), size, taught)
 
 
 def taught_worth(of_text: str, optimiser: str, parameters: float,
@@ -110,7 +111,7 @@ def factor(before: Estimate, found: Sequence[Reading], parameters: float,
     value = math.exp(offset)
     # A run yet to come differs from the mean of those measured by its own seed, too.
     width = math.exp(math.hypot(Z90 * float(variance) ** 0.5, math.log(RUN_SPREAD)))
-    runs = f"{len(found)} measured run{'s' if len(found) > 1 else ''} on this text"
+    runs = f"{len(found)} own run{'s' if len(found) > 1 else ''} on this text"
     return Estimate(value, value / width, value * width, "modelled", f"x {value:.3g}: {runs}")
 
 
@@ -125,23 +126,33 @@ def factors(before: Estimate, found: Sequence[Reading], parameters: Number,
 
 def _solved(before: Estimate, found: Sequence[Reading], parameters: Number,
             tokens: Number) -> tuple[Number, Number]:
-    """The factor's log and its variance."""
+    """The factor's log and its variance. Offset and slope are taken at the readings' mean log of
+    tokens, where they do not touch each other; the prior speaks of the offset there.
+    """
     assert before.value is not None and before.high is not None
-    offset: Number = (Z90 / math.log(before.high / before.value)) ** 2
-    at_offset, cross, at_slope = offset * math.log(before.value), 0.0, 0.0
-    slope: Number = (Z90 / math.log(SLOPE_SPREAD)) ** 2
+    weights: list[Number] = []
     for one in found:
-        larger = math.log(2) * log2(parameters / one.parameters) * math.log(FAR_SPREAD)
-        weight = Z90 ** 2 / (math.log(RUN_SPREAD) ** 2 + larger ** 2)
-        longer = math.log(2) * log2(one.tokens / tokens)
-        offset += weight
-        cross += weight * longer
-        slope += weight * longer ** 2
-        at_offset += weight * one.log_ratio
-        at_slope += weight * longer * one.log_ratio
-    # The two normal equations, solved for the offset: the slope counts from the planned tokens.
-    determinant = offset * slope - cross ** 2
-    return (slope * at_offset - cross * at_slope) / determinant, slope / determinant
+        bigger = math.log(2) * log2(parameters / one.parameters) * math.log(FAR_SPREAD)
+        weights.append(Z90 ** 2 / (math.log(RUN_SPREAD) ** 2 + bigger ** 2))
+    all_ = sum(weights)
+    middle = sum(weight * math.log(one.tokens)
+                 for weight, one in zip(weights, found, strict=True)) / all_
+    certain = (Z90 / math.log(before.high / before.value)) ** 2
+    offset: Number = certain * math.log(before.value)
+    slope: Number = 0.0
+    flat: Number = (Z90 / math.log(SLOPE_SPREAD)) ** 2
+    for weight, one in zip(weights, found, strict=True):
+        longer = math.log(one.tokens) - middle
+        offset = offset + weight * one.log_ratio
+        slope = slope + weight * longer * one.log_ratio
+        flat = flat + weight * longer ** 2
+    seen = [one.tokens for one in found]
+    near = larger(min(seen) / REACH, smaller(max(seen) * REACH, tokens))
+    away = math.log(2) * log2(near) - middle
+    further = smaller(abs(math.log(2) * log2(tokens / near)), MOST_BEYOND)
+    beyond = further * math.log(SLOPE_SPREAD) / Z90
+    return (offset / (certain + all_) + away * slope / flat,
+            1 / (certain + all_) + away ** 2 / flat + beyond ** 2)
 
 
 def apart(found: Sequence[Reading], parameters: float, tokens: float) -> float:
