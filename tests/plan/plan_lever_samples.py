@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+from curbcut.plan.levers.case import Aim
+from curbcut.plan.levers.price import priced, unit
 from curbcut.plan.resolve import resolve
 from curbcut.spec.draft import Draft
 
@@ -16,3 +18,9 @@ def fleet(name="16xH100", tokens="20B", preset="llama-3-8b", **more):
         table, _, leaf = key.partition("__")
         raw.setdefault(table, {})[leaf] = value
     return resolve(Draft().with_raw(raw, "test")).run
+
+
+def aim(name="usd", slower=2.0):
+    """What a lever is to lower: a unit, priced as the product does."""
+    wanted = unit(name)
+    return Aim(wanted, lambda one: priced(one, wanted).value, slower)

@@ -8,10 +8,9 @@ import pytest
 
 from curbcut.facts import constants, grid, prices
 from curbcut.plan.levers import buying
-from curbcut.plan.levers.case import Aim, Case, Refusal, Taught
-from curbcut.plan.levers.price import priced, unit
+from curbcut.plan.levers.case import Case, Refusal, Taught
 from curbcut.spec.estimate import Estimate
-from plan.plan_lever_samples import fleet
+from plan.plan_lever_samples import aim, fleet
 from tiny import tiny_run
 
 RENTED = (buying.spot, buying.reserved, buying.cheapest_provider)
@@ -20,11 +19,6 @@ RENTED = (buying.spot, buying.reserved, buying.cheapest_provider)
 @pytest.fixture(scope="module")
 def case():
     return Case(fleet())
-
-
-def aim(name="usd"):
-    wanted = unit(name)
-    return Aim(wanted, lambda one: priced(one, wanted).value, 2.0)
 
 
 def only(case, after, *names):

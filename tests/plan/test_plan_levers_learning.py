@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from curbcut.facts import levers as facts
 from curbcut.plan import rules
 from curbcut.plan.levers import algorithms, data, experts, instead, partition, without
-from curbcut.plan.levers.case import Aim, Case, Factor, Refusal, published, step_seconds
-from curbcut.plan.levers.price import priced, unit
+from curbcut.plan.levers.case import Case, Factor, Refusal, published, step_seconds
 from curbcut.plan.loss import law
 from curbcut.spec import checks
 from curbcut.spec.estimate import Estimate
-from plan.plan_lever_samples import fleet
+from plan.plan_lever_samples import aim, fleet
 
 BY_FACTS = {
     "data-quality": (data.quality, "tokens"), "data-reduction": (data.reduction, "tokens"),
@@ -31,11 +30,6 @@ BY_FACTS = {
 @pytest.fixture(scope="module")
 def case():
     return Case(fleet())
-
-
-def aim(name="usd"):
-    wanted = unit(name)
-    return Aim(wanted, lambda one: priced(one, wanted).value, 2.0)
 
 
 def bits(case):

@@ -18,19 +18,14 @@ from curbcut.plan.levers.case import (
     ruled_steps,
     step_seconds,
 )
-from curbcut.plan.levers.price import priced, unit
+from curbcut.plan.levers.price import unit
 from curbcut.spec import checks
-from plan.plan_lever_samples import fleet
+from plan.plan_lever_samples import aim, fleet
 from tiny import tiny_run
 
 LEVERS = (hardware.newer_chip, hardware.other_accelerator, hardware.fewer_accelerators)
 LEARNING = ("sequence_tokens", "global_batch", "optimiser", "learning_rate", "schedule",
             "warmup_fraction", "decay_fraction")
-
-
-def aim(name="usd", slower=2.0):
-    wanted = unit(name)
-    return Aim(wanted, lambda one: priced(one, wanted).value, slower)
 
 
 @pytest.fixture(scope="module")

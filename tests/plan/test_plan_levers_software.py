@@ -11,18 +11,13 @@ from curbcut.plan.levers import formats, software
 from curbcut.plan.levers.case import Aim, Case, Refusal, daly_steps, step_seconds
 from curbcut.plan.levers.price import priced, unit
 from curbcut.spec import checks
-from plan.plan_lever_samples import fleet
+from plan.plan_lever_samples import aim, fleet
 from tiny import tiny_run
 
 
 @pytest.fixture(scope="module")
 def case():
     return Case(fleet())
-
-
-def aim(name="usd"):
-    wanted = unit(name)
-    return Aim(wanted, lambda one: priced(one, wanted).value, 2.0)
 
 
 def only(case, after, *names):

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curbcut.accounts.sheet import Z90
 from curbcut.facts import loss_constants, loss_laws
 from curbcut.plan import loss, optimum, shapes
 from curbcut.plan.loss import law, learned, text
 from curbcut.plan.loss.learned import Reading
-from curbcut.spec.estimate import Estimate
+from curbcut.spec.estimate import Z90, Estimate
 
 SIZES, TOKENS = st.floats(1e6, 1e12), st.floats(1e7, 1e14)
 PRIOR = Estimate(1.0, 1 / 1.2, 1.2)

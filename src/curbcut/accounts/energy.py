@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Literal
 
 from curbcut.accounts.convert import known
-from curbcut.accounts.sheet import Z90, Sheet
+from curbcut.accounts.sheet import Sheet
 from curbcut.facts import physics as named
 from curbcut.physics import power, power_cap
 from curbcut.physics.constants import family
 from curbcut.physics.numbers import Number, larger, smaller
-from curbcut.spec.estimate import Estimate, given, unknown
+from curbcut.spec.estimate import Z90, Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Place, Recipe
 
 JOULES_PER_KWH = 3.6e6

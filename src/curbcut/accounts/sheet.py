@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING
 from curbcut.errors import UnknownName
 from curbcut.physics.numbers import Number
 from curbcut.spec.account import UNIT_OF, Account
-from curbcut.spec.estimate import Basis, Estimate, unknown, weaker
+from curbcut.spec.estimate import Z90, Basis, Estimate, unknown, weaker
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Z90 = 1.6448536269514722
-"""Standard deviations from the middle to the 5% and 95% quantiles of a normal distribution."""
 SAMPLES = 10_000
 
 

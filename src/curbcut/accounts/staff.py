@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from curbcut.accounts import epoch as approaches
 from curbcut.accounts.rent import hours_a_year, once
-from curbcut.accounts.sheet import SAMPLES, Z90, Sheet
+from curbcut.accounts.sheet import SAMPLES, Sheet
 from curbcut.facts import epoch, epoch_staff
 from curbcut.facts.epoch_staff import Project, Range, Role
-from curbcut.spec.estimate import Estimate, given, unknown
+from curbcut.spec.estimate import Z90, Estimate, given, unknown
 from curbcut.spec.nouns import Place
 
 if TYPE_CHECKING:

@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from curbcut.physics import constants, rates, spread, step
 from curbcut.physics.constants import TrainingConstants
 from curbcut.physics.numbers import Number
-from curbcut.spec.estimate import Estimate, modelled
+from curbcut.spec.estimate import Z90, Estimate, modelled
 from curbcut.spec.nouns import Machine, ModelShape, Recipe
 
-Z90 = 1.6448536269514722
-"""Half-width of the central 90% of a normal distribution."""
 PROBED_SPREAD = 1.6
 """Factor either way of the 90% interval at probed rates: our own stack on a machine at hand."""
 COLLECTIVES = ("tensor", "experts", "context", "stages", "data")
@@ -65,6 +63,11 @@ def log_spread(shape: ModelShape, recipe: Recipe, machine: Machine, *,
     if found is None:
         return math.inf
     return _log_spread(found, shape, recipe, machine, unseen)
+
+
+def spread90(shape: ModelShape, recipe: Recipe, machine: Machine) -> float:
+    """Factor either way of the 90% interval of a step's seconds, from `log_spread`."""
+    return math.exp(Z90 * log_spread(shape, recipe, machine))
 
 
 def _log_spread(parts: step.Parts, shape: ModelShape, recipe: Recipe, machine: Machine,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Basis = Literal["measured", "modelled", "default", "given"]
+Z90 = 1.6448536269514722
+"""Standard deviations from the middle to the 5% and 95% quantiles of a normal distribution."""
 
 
 @dataclass(frozen=True)

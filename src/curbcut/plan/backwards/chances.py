@@ -100,7 +100,7 @@ def drawn(choices: Choices, row: int, tokens: float, samples: int = SAMPLES,
         return np.broadcast_to(np.asarray(draws(key, estimate, samples, seed), np.float64),
                                (samples,))
 
-    wide = math.exp(time.Z90 * time.log_spread(shape, recipe(choices, row), machine))
+    wide = time.spread90(shape, recipe(choices, row), machine)
     sheet = Sheet()
     loss.write(sheet, shape, tokens, asked(choices, row))
     known = {key: sheet[f"law.{key}"].estimate for key in ("worth", "text", "spread")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +42,7 @@ def point(choices: Choices, row: int, tokens: float, why: str = "") -> Point:
     """
     machine, shape = choices.machine(row), choices.shape(row)
     seconds = float(tokens * choices.per_token[row] + choices.fixed[row])
-    spread = math.exp(time.Z90 * time.log_spread(shape, recipe(choices, row), machine))
+    spread = time.spread90(shape, recipe(choices, row), machine)
     training = modelled(seconds, spread, "the coarse table's fastest layout")
     rates = choices.fleets[choices.of_fleet[row]].rates[choices.of_machine[row]]
     costs = {}

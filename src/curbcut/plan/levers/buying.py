@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from curbcut.accounts import hours
 from curbcut.accounts.development import multiplier
 from curbcut.errors import CurbcutError, UnknownName
 from curbcut.facts import constants, grid, prices
@@ -12,6 +13,8 @@ from curbcut.plan.levers.case import Aim, Case, Refusal, step_seconds
 from curbcut.spec.nouns import Machine
 
 Contract = Literal["spot", "reserved-1y", "reserved-3y"]
+CLEAN_HOURS = 8
+"""Hours of each day that the lever `clean-hours` runs in."""
 SINGLE_HOSTS = frozenset({"vast"})
 """Market places of the price book whose offers are single hosts of many owners."""
 
@@ -116,19 +119,17 @@ def better_building(case: Case, _: Aim) -> Case | Refusal:
     return case.with_place(pue=wanted)
 
 
-def clean_hours(case: Case, aim: Aim) -> Case | Refusal:
+def clean_hours(case: Case, _: Aim) -> Case | Refusal:
     """The cleanest eight hours of the day: three times as long by the calendar, which the plan's
     hours of computing do not count.
     """
     if case.run.place.hours:
         return Refusal(f"already on: {case.run.place.hours}")
-    tried = [case.with_place(hours=f"{start}-{(start + 8) % 24}") for start in range(0, 24, 2)]
     try:
-        before = aim.price(case)
-        best = aim.best(tried)
+        found = hours.best_window(case.run.place, CLEAN_HOURS)
     except CurbcutError as error:
         return Refusal(error.what)
-    if best is None or aim.price(best) == before:
+    if found is None:
         return Refusal(f"no hour profile of {case.run.place.zone} is in the facts "
                        "(grid_hours.csv)")
-    return best
+    return case.with_place(hours=found.hours)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from curbcut.accounts import energy
-from curbcut.accounts.sheet import Z90, Sheet
+from curbcut.accounts.sheet import Sheet
 from curbcut.errors import InputError, UnknownName
 from curbcut.facts import constants, currency
 from curbcut.physics import power, power_cap, time
 from curbcut.plan.levers.case import Case
 from curbcut.plan.levers.result import Unit
-from curbcut.spec.estimate import Estimate
+from curbcut.spec.estimate import Z90, Estimate
 
 SHARE, FLOOR = "lever_step_ratio_share", "lever_layout_floor"
 """Constants of the facts: standard deviation of log(measured / predicted ratio of two recipes'

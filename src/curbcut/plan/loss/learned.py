@@ -13,13 +13,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from curbcut.accounts.sheet import Z90
 from curbcut.facts import own_runs
 from curbcut.physics.numbers import Number, larger, log2, smaller
 from curbcut.plan.calibration import MOST_RUNS, Pair, rebuilt
 from curbcut.plan.loss import law, text
 from curbcut.spec.account import Account
-from curbcut.spec.estimate import Estimate
+from curbcut.spec.estimate import Z90, Estimate
 from curbcut.spec.nouns import Run
 
 TEXT_SPREAD = 1.2

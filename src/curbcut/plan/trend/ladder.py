@@ -223,7 +223,7 @@ def _rung(shape: ModelShape, tokens: float, best: Priced, row: int, most: float)
                      recompute="full" if layout.recompute == "full" else "none")
     seconds = float(table.fixed_seconds[row, place]
                     + table.seconds_per_token[row, place] * tokens)
-    wide = math.exp(time.Z90 * time.log_spread(shape, recipe, machine))
+    wide = time.spread90(shape, recipe, machine)
     estimate = modelled(seconds, wide, "operations at the vendor's rates")
     rate = replace(best.usd, high=known(best.usd) * most).scaled(machine.accelerators)
     return Rung(shape, machine, recipe, tokens, estimate, rate.times(

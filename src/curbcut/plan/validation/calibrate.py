@@ -24,6 +24,7 @@ from curbcut.plan.validation import rows as rows_of
 from curbcut.plan.validation import score, throughput
 from curbcut.plan.validation.rows import Row
 from curbcut.plan.validation.score import Score
+from curbcut.spec.estimate import Z90
 
 FILE = physics_constants.FILE
 KEY = ("name", "accelerator", "stack", "version", "without")
@@ -34,8 +35,6 @@ MOST_FOLDS = 5
 LEAST_MOVE, TOLD = 0.02, 0.97
 """Rows tell something of a factor whose logarithm moves by more than the one, or whose interval
 shrinks to less than the other's share."""
-Z90 = 1.6448536269514722
-"""Half-width of the central 90% of a normal distribution."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from curbcut.accounts.rent import rent_price
 from curbcut.errors import InputError
 from curbcut.plan.validation import cells as cells_of
-from curbcut.plan.validation import cost_epoch, machines
+from curbcut.plan.validation import cost_epoch, machines, runs
 from curbcut.plan.validation.cells import CannotExpress, Cells
 from curbcut.plan.validation.outcome import Outcome, Part, Regime
 from curbcut.plan.validation.score import Prediction, Unexpressed
@@ -63,7 +63,7 @@ def _run_part(rows: Sequence[Cells], price: Callable[[Cells], tuple[float, float
             stated = row.positive("cost_usd_reported")
             if stated is None:
                 raise CannotExpress("cost not published")
-            hours = _accelerator_hours(row)
+            hours = runs.measured_hours(row)
             usd, low, high, basis = price(row)
             found.append(Prediction(
                 id=name, source="published runs", predicted=hours * usd, low80=hours * low,
@@ -81,16 +81,6 @@ def _side_by_side(stated: Part, book: Part) -> list[dict[str, Any]]:
              "modelled": one.predicted, "low": one.low95, "high": one.high95,
              "ratio": one.predicted / one.measured, "basis": one.assumed[-1]}
             for one in book.predictions]
-
-
-def _accelerator_hours(row: Cells) -> float:
-    hours = row.positive("gpu_hours")
-    if hours is None:
-        wall, count = row.positive("wall_hours"), row.positive("n_gpus")
-        hours = wall * count if wall and count else None
-    if hours is None:
-        raise CannotExpress("accelerator-hours not published")
-    return hours
 
 
 def _at_stated_rent(row: Cells) -> tuple[float, float, float, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from curbcut.accounts import energy as account
 from curbcut.accounts.convert import known
-from curbcut.accounts.sheet import Z90, Sheet
+from curbcut.accounts.sheet import Sheet
 from curbcut.errors import InputError
 from curbcut.physics import power, time
 from curbcut.plan.validation import cells as cells_of
@@ -26,7 +26,7 @@ from curbcut.plan.validation.cells import CannotExpress
 from curbcut.plan.validation.energy_published import Published
 from curbcut.plan.validation.outcome import Outcome, Part, Regime
 from curbcut.plan.validation.score import Prediction, Unexpressed, quantile, share
-from curbcut.spec.estimate import Estimate, given
+from curbcut.spec.estimate import Z90, Estimate, given
 from curbcut.spec.nouns import Machine, Place
 
 Z80, Z95 = 1.2815515655446004, 1.959963984540054

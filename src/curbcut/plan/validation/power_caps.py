@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from curbcut.accounts.sheet import Z90
 from curbcut.errors import InputError
 from curbcut.facts import accelerators
 from curbcut.physics import power_cap
 from curbcut.plan.validation import cells as cells_of
 from curbcut.plan.validation.cells import CannotExpress, Cells
 from curbcut.plan.validation.score import Prediction, Unexpressed
+from curbcut.spec.estimate import Z90
 
 COLUMNS = ("gpu", "power_limit_w", "limit_frac", "avg_power_w", "time_rel", "energy_rel")
 TIME_SPREAD = 0.035

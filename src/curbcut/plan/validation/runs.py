@@ -92,7 +92,7 @@ def priced(cells: Cells, name: str, tokens: float) -> Priced:
 
 
 def _prediction(cells: Cells, name: str) -> Prediction:
-    measured = _measured_hours(cells)
+    measured = measured_hours(cells)
     tokens = cells.positive("tokens")
     if tokens is None:
         raise CannotExpress("tokens not published")
@@ -107,7 +107,8 @@ def _prediction(cells: Cells, name: str) -> Prediction:
                       assumed=tuple(cells.assumed))
 
 
-def _measured_hours(cells: Cells) -> float:
+def measured_hours(cells: Cells) -> float:
+    """Accelerator-hours as published, or wall-clock hours x accelerators; raises CannotExpress."""
     hours = cells.positive("gpu_hours")
     if hours is None:
         wall, count = cells.positive("wall_hours"), cells.positive("n_gpus")
