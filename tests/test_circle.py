@@ -105,16 +105,16 @@ def test_without_a_sensor_energy_is_null_and_not_the_forecasts(probed, write, tm
 
 @pytest.mark.slow
 def test_one_field_of_the_recipe_moves_forecast_and_execution(probed, write, tmp_path, monkeypatch):
-    from curbcut.train import loop
+    from curbcut.model import decoder
 
     shapes = []
-    forward = loop.head_loss
+    forward = decoder.head_loss
 
     def watched(hidden, *rest):
         shapes.append(len(hidden))
         return forward(hidden, *rest)
 
-    monkeypatch.setattr(loop, "head_loss", watched)
+    monkeypatch.setattr(decoder, "head_loss", watched)
     found = {}
     for name, micro in (("two", 2), ("eight", 8)):
         shapes.clear()

@@ -45,7 +45,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(opened):
     def gradient(micro):
         session = opened(tiny_run(recipe={"micro_batch": micro}))
         inputs, targets = (torch.from_numpy(a) for a in session.batches.batch(0))
-        loss = loop.accumulate_gradients(session, inputs, targets)
+        loss = session.passes.gradients(inputs, targets)
         return loss, torch.cat([p.grad.flatten() for p in session.weights.masters.values()])
 
     whole_loss, whole = gradient(4)
@@ -66,7 +66,7 @@ def test_bf16_loss_is_fp32_and_near(opened):
 def test_a_step_that_is_not_finite_moves_nothing(opened, monkeypatch):
     session = opened(tiny_run(steps=3))
     before = {n: p.detach().clone() for n, p in session.weights.masters.items()}
-    monkeypatch.setattr(loop, "gradient_norm", lambda _: math.nan)
+    monkeypatch.setattr(loop, "agreed_loss_and_norm", lambda _, loss: (loss, math.nan))
     report = loop.take_step(session)
     assert not report.applied
     assert report.trouble == "the gradient is not finite"

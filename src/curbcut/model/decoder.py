@@ -7,6 +7,7 @@ Nothing has a bias. `shape.qk_norm` is what makes a Qwen3 of a Llama.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -15,12 +16,18 @@ from torch import Tensor, nn
 
 from curbcut.model.attention import causal_attention
 from curbcut.model.config import check_runnable
+from curbcut.model.initial import initial
 from curbcut.model.kernels import rms_norm, rotate
+from curbcut.model.loss import head_loss
 from curbcut.spec.nouns import ModelShape
 
 Attention = Literal["fused", "math"]
 Rotary = tuple[Tensor, Tensor]
-INIT_STD = 0.02
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Causal attention: query [b, heads, s, d], key and value [b, kv_heads, s, d] -> as the query."""
+
+HeadLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Mean loss of hidden [n, width] under a head [vocab, width] against targets [n]."""
 
 
 class KeyValues(Protocol):
@@ -53,7 +60,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, shape: ModelShape, index: int, kind: Attention) -> None:
         super().__init__()
-        self.index, self.kind, self.head_size = index, kind, shape.head_size
+        self.index, self.head_size = index, shape.head_size
+        self.attend: Attend = causal_attention if kind == "math" else fused_attention
         queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
         self.q_proj = _Matrix(shape.width, queries)
         self.k_proj = _Matrix(shape.width, keys)
@@ -76,11 +84,8 @@ class SelfAttention(nn.Module):
         if cache is not None:
             mask = cache.mask(x.shape[1])
             key, value = cache.extend(self.index, key, value)
-        if mask is not None or self.kind == "math":
-            out = math_attention(query, key, value, mask)
-        else:
-            out = F.scaled_dot_product_attention(query, key, value, is_causal=True,
-                                                 enable_gqa=query.shape[1] != key.shape[1])
+        out = (self.attend(query, key, value) if mask is None
+               else math_attention(query, key, value, mask))
         return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -139,6 +144,7 @@ class Decoder(nn.Module):
         self.model = Trunk(shape, attention)
         if not shape.tied_embeddings:
             self.lm_head = _Matrix(shape.width, shape.vocab)
+        self.head_loss: HeadLoss = head_loss
         self._tables: dict[tuple[torch.device, torch.dtype], Rotary] = {}
         if not self.head_weight.is_meta:
             self.init_weights(0)
@@ -151,18 +157,9 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Normal weights of std 0.02; those that write to the residual stream are divided by
-        sqrt(2 * layers) (GPT-2, Radford et al. 2019). Norms are 1. The same seed gives the same
-        weights on any device and for any number of threads.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        residual_std = INIT_STD / math.sqrt(2 * self.shape.layers)
+        """Sets each weight by its name and the seed alone (see `initial`)."""
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 1:
-                parameter.fill_(1.0)
-                continue
-            std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else INIT_STD
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            parameter.copy_(initial(name, parameter.shape, self.shape, seed))
 
     def rotary(self, like: Tensor, positions: Tensor | None) -> Rotary:
         """Cosines and sines for `like` [b, s, width], each [b or 1, s, 1, d/2] in its dtype."""
@@ -178,32 +175,42 @@ class Decoder(nn.Module):
         return cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None,
-                cache: KeyValues | None = None) -> Tensor:
+                cache: KeyValues | None = None, targets: Tensor | None = None) -> Tensor:
         """tokens [b, s] -> hidden states after the final norm [b, s, width].
 
         `positions` [b, s] (below `context_tokens`) defaults to 0, 1, ...; with a cache, keys and
-        values of earlier positions come from it and the new ones are added to it.
+        values of earlier positions come from it and the new ones are added to it. With `targets`
+        [b, s] the mean loss in nats a token instead, an fp32 scalar (`loss.head_loss`).
         """
         hidden = self.model.embed_tokens(tokens)
         rotary = self.rotary(hidden, positions)
         for block in self.model.layers:
             hidden = block(hidden, rotary, cache)
-        return self.model.norm(hidden)  # type: ignore[no-any-return]
+        hidden = self.model.norm(hidden)
+        return hidden if targets is None else self.loss(hidden, targets)
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of hidden states [b, s, width] against targets [b, s], an fp32 scalar."""
+        return self.head_loss(hidden.flatten(0, -2), self.head_weight, targets.flatten())
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., width] -> scores of each next token [..., vocab]."""
         return F.linear(hidden, self.head_weight)
 
 
-def math_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+def fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The library's fused causal attention: no scores in memory. Shapes as in `Attend`."""
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True,
+                                          enable_gqa=query.shape[1] != key.shape[1])
+
+
+def math_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """Softmax(query key' / sqrt(d)) value with the scores held in memory, in the compute dtype.
 
-    query [b, heads, s, d], key and value [b, kv_heads, t, d], mask [b, 1, s, t] additive or None
-    for causal (then s = t) -> [b, heads, s, d]. The queries of a group share one matmul with
-    their key head, so keys are not repeated.
+    query [b, heads, s, d], key and value [b, kv_heads, t, d], mask [b, 1, s, t] additive
+    -> [b, heads, s, d]. The queries of a group share one matmul with their key head, so keys are
+    not repeated.
     """
-    if mask is None:
-        return causal_attention(query, key, value)
     b, heads, s, d = query.shape
     kv, t = key.shape[1], key.shape[2]
     bias = mask.unsqueeze(2).expand(b, kv, heads // kv, s, t).reshape(b * kv, heads // kv * s, t)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from curbcut.model.config import config, shape_of
 from curbcut.model.decoder import Attention, Decoder
 from curbcut.spec.nouns import ModelShape
 
-__all__ = ["config", "end_of_text", "load", "save", "shape_of"]
+__all__ = ["config", "end_of_text", "load", "save", "shape_of", "write"]
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _END_OF_TEXT = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
@@ -37,7 +37,14 @@ _END_OF_TEXT = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "</s>", "<eos>
 
 def save(model: Decoder, shape: ModelShape, folder: str | os.PathLike[str],
          tokenizer: Path | None = None) -> None:
-    """Writes `model` into `folder`, in the dtype of its weights, with the tokenizer beside it.
+    """Writes `model` into `folder` in the dtype of its weights; see `write`."""
+    write(model.state_dict().items(), shape, folder, tokenizer, dtype=model.head_weight.dtype)
+
+
+def write(weights: Iterable[tuple[str, Tensor]], shape: ModelShape,
+          folder: str | os.PathLike[str], tokenizer: Path | None = None, *,
+          dtype: torch.dtype) -> None:
+    """Writes the named `weights` of a decoder into `folder` in `dtype`, the tokenizer beside them.
 
     `tokenizer` is a `tokenizer.json` or the folder that has it; files of the tokenizer that lie
     beside it are copied, and made where there are none. Raises CurbcutError when the disk
@@ -46,9 +53,8 @@ def save(model: Decoder, shape: ModelShape, folder: str | os.PathLike[str],
     folder = Path(folder)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous()
-                   for name, value in model.state_dict().items()}
-        content = config(shape) | {"dtype": _name_of(model.head_weight.dtype),
+        tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in weights}
+        content = config(shape) | {"dtype": _name_of(dtype),
                                    "curbcut_version": __version__}
         if tokenizer is not None:
             content |= _save_tokenizer(tokenizer, shape, folder)

@@ -257,6 +257,9 @@ class Recipe:
     """Steps that replicas take apart before they meet (DiLoCo); 1 for meeting at each step."""
     learning_rate: Rate
     """Peak learning rate."""
+    mup_base_width: Count = 0
+    """Width of the model that the learning rate was tuned on; muP carries it over to this one. 0:
+    the rate is meant for this width."""
     beta1: Fraction = 0.9
     """AdamW's first momentum."""
     beta2: Fraction = 0.95
@@ -265,6 +268,12 @@ class Recipe:
     """Decoupled weight decay, on matrices only."""
     clip_norm: Fraction = 1.0
     """Gradient norm above which gradients are scaled down; 0 for no clipping."""
+    z_loss: Fraction = 0.0
+    """Weight of the squared log of the softmax's sum, which keeps scores small; 0 for none."""
+    balance_loss: Fraction = 0.001
+    """Weight of the loss that spreads tokens over experts; only with experts."""
+    ema_decay: Fraction = 0.0
+    """Decay of the running mean of the weights that is evaluated and exported; 0 for none."""
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     """Learning rate over steps: warm-up-stable-decay, cosine, or constant after warm-up."""
     warmup_fraction: Fraction = 0.02
@@ -281,6 +290,11 @@ class Recipe:
     """A loss above this times the recent median is a spike."""
     checkpoint_every_steps: Positive = 500
     """Steps between checkpoints (one is always made at the end)."""
+    checkpoint_interval: Literal["steps", "young"] = "steps"
+    """Whether checkpoints come every so many steps, or by Young's formula from the measured time of
+    a save and the rate of interruptions (never later than `checkpoint_every_steps`)."""
+    checkpoint_async: bool = False
+    """Whether training goes on while a checkpoint is written."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints kept."""
     evaluate_every_steps: Positive = 500

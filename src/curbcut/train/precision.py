@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -15,21 +16,49 @@ _DTYPE: dict[str, torch.dtype] = {
 }
 
 
+class Exchange(Protocol):
+    """What a data-parallel method does with gradients and masters besides what autograd does."""
+
+    def expect(self, *, last: bool) -> None:
+        """Before a micro-batch's passes: whether it is the step's last one."""
+
+    def reduce(self) -> None:
+        """After the last one: masters' gradients become the mean over all data-parallel ranks."""
+
+    def publish(self) -> None:
+        """After an update: compute weights become the rounded masters, on all ranks."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """Parameters of a model by name: `compute` (what forward reads) and `masters` (fp32).
 
-    In fp32 both are the same tensors, so nothing is copied.
+    In fp32 both are the same tensors, so nothing is copied. Under FSDP both are the fp32 shards of
+    this rank, which FSDP itself rounds as it gathers them.
     """
 
     compute: dict[str, nn.Parameter]
     masters: dict[str, nn.Parameter]
+    exchange: Exchange | None = None
+    """Set by the data-parallel method that needs it."""
+    owners: int = 1
+    """Ranks among which masters are dealt out whole (ZeRO-1)."""
+    twice: tuple[str, ...] = ()
+    """Masters that another pipeline stage holds too: the tied embedding."""
 
     @property
     def split(self) -> bool:
         """Whether masters are tensors of their own."""
-        first = next(iter(self.compute))
+        first = next(iter(self.masters))
         return self.compute[first] is not self.masters[first]
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What the matmuls' weights are held in; InputError for a precision that is not run."""
+    if precision not in _DTYPE:
+        raise InputError(f"precision {precision!r} can be planned but not run by this version",
+                         where="recipe.precision", mend="choose 'bf16' or 'fp32'")
+    return _DTYPE[precision]
 
 
 def split_weights(model: nn.Module, precision: Precision) -> Weights:
@@ -37,11 +66,8 @@ def split_weights(model: nn.Module, precision: Precision) -> Weights:
 
     Raises InputError for a precision that this version plans but does not run.
     """
-    if precision not in _DTYPE:
-        raise InputError(f"precision {precision!r} can be planned but not run by this version",
-                         where="recipe.precision", mend="choose 'bf16' or 'fp32'")
+    dtype = dtype_of(precision)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    dtype = _DTYPE[precision]
     if dtype == torch.float32:
         same = dict(model.named_parameters())
         return Weights(same, same)
@@ -76,8 +102,22 @@ def collect_gradients(weights: Weights, *, first: bool) -> None:
         parameter.grad = None
 
 
+def expect(weights: Weights, *, last: bool) -> None:
+    """Says before a micro-batch's passes whether it is the step's last one."""
+    if weights.exchange is not None:
+        weights.exchange.expect(last=last)
+
+
+def reduce_gradients(weights: Weights) -> None:
+    """Makes the masters' gradients the mean over all data-parallel ranks."""
+    if weights.exchange is not None:
+        weights.exchange.reduce()
+
+
 def publish_masters(weights: Weights) -> None:
     """Copies the masters into the compute weights, rounding once."""
-    if weights.split:
+    if weights.exchange is not None:
+        weights.exchange.publish()
+    elif weights.split:
         with torch.no_grad():
             torch._foreach_copy_(list(weights.compute.values()), list(weights.masters.values()))

@@ -15,11 +15,12 @@ import torch
 from curbcut.errors import InputError
 from curbcut.meter.clock import Clock
 from curbcut.model.decoder import Decoder
-from curbcut.model.loss import head_loss
 from curbcut.spec import Run
 from curbcut.train import optimiser, precision
 from curbcut.train.allocator import keep_large_blocks
+from curbcut.train.parallel import build as parallel
 from curbcut.train.session import device_of
+from curbcut.train.world import World
 
 SECONDS = 8.0
 """Time for all candidates together."""
@@ -40,9 +41,8 @@ def step_rates(run: Run, clock: Clock, seconds: float = SECONDS) -> dict[int, fl
     """
     device = device_of(run)
     keep_large_blocks()
-    model = Decoder(run.model, attention=run.recipe.attention).to(device)
-    model.train()
-    weights = precision.split_weights(model, run.recipe.precision)
+    model, weights, _ = parallel.build(_alone(run),
+                                       World(device=device))
     updater = optimiser.updater(weights.masters, run.recipe)
     tried = candidates(run)
     rates: dict[int, float] = {}
@@ -62,12 +62,17 @@ def step_rates(run: Run, clock: Clock, seconds: float = SECONDS) -> dict[int, fl
     return rates
 
 
+def _alone(run: Run) -> Run:
+    """The same run as one rank has it that shares nothing."""
+    return replace(run, recipe=replace(
+        run.recipe, dp_replicate=1, dp_shard=1, tp=1, pp=1, cp=1, ep=1, virtual_stages=1,
+        sequence_parallel=False))
+
+
 def _pass(model: Decoder, weights: precision.Weights, run: Run, device: torch.device) -> None:
     shape = (run.recipe.micro_batch, run.recipe.sequence_tokens)
     tokens = torch.randint(run.model.vocab, shape, device=device)
-    hidden = model(tokens)
-    loss = head_loss(hidden.flatten(0, 1), model.head_weight, tokens.flatten())
-    torch.autograd.backward(loss)
+    torch.autograd.backward(model(tokens, targets=tokens))
     precision.collect_gradients(weights, first=True)
 
 

@@ -9,19 +9,13 @@ from curbcut.model.config import check_runnable
 from curbcut.spec.nouns import Machine, ModelShape, Recipe
 
 TRAINED: Mapping[str, tuple[object, ...]] = {
-    "ep": (1,), "shard": ("parameters",), "sequence_parallel": (False,), "pipeline": ("1f1b",),
-    "virtual_stages": (1,), "context": ("ring",), "recompute": ("none",), "offload": ("none",),
-    "chunked_loss": (True,), "outer_steps": (1,), "optimiser": ("adamw", "muon"),
-    "precision": ("bf16", "fp32", "tf32"), "power_limit": (1.0,),
+    "outer_steps": (1,), "precision": ("bf16", "fp32", "tf32"), "power_limit": (1.0,),
 }
 """Values of recipe fields that training knows; the other values are priced only."""
 
 
 def check(shape: ModelShape, recipe: Recipe, machine: Machine) -> None:
     """Raises InputError naming the first field that plan prices and training does not run."""
-    if recipe.ranks > 1:
-        raise InputError(f"{recipe.ranks} ranks can be planned but not run by this version",
-                         where="recipe", mend="set dp_replicate, dp_shard, tp, pp and cp to 1")
     for name, known in TRAINED.items():
         value = getattr(recipe, name)
         if value not in known:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from curbcut.data.batches import Batches
 from curbcut.data.corpus import Corpus
@@ -21,6 +20,9 @@ from curbcut.spec import Account, Run
 from curbcut.train import optimiser, policy, precision, refusals
 from curbcut.train.allocator import keep_large_blocks
 from curbcut.train.checkpoint import Progress
+from curbcut.train.parallel import build as parallel
+from curbcut.train.passes import Passes
+from curbcut.train.world import World
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Session:
     model: Decoder
     weights: precision.Weights
     updater: optimiser.Updater
-    device: torch.device
+    passes: Passes
+    world: World
     clock: Clock
     forecast: Account
     step: int = 0
@@ -75,11 +78,34 @@ class Session:
     bits_per_byte: float | None = None
     nats_per_token: float | None = None
     stop: Stop | None = None
+    """Set once all ranks agree."""
+    save_due: bool = False
+    """Whether all ranks agreed to save a checkpoint now."""
     run_digest: str = ""
+    _asked: Stop | None = None
+    _save_asked: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self.world.device
 
     def ask_to_stop(self, reason: str, *, resumable: bool = False) -> None:
-        """Ends the loop after this step; the first reason stands."""
-        if self.stop is None:
+        """Ends the loop after this step, on all ranks; the first reason stands."""
+        if self._asked is None:
+            self._asked = Stop(reason, resumable)
+
+    def ask_to_save(self) -> None:
+        """Has all ranks save a checkpoint after this step."""
+        self._save_asked = True
+
+    def agree(self) -> None:
+        """Settles what any rank asked for since the last step: the same on all. Collective."""
+        stop, save = self.world.most([float(self._asked is not None), float(self._save_asked)])
+        self.save_due, self._save_asked = bool(save), False
+        if stop and self.stop is None:
+            asked = [self._asked.reason, self._asked.resumable] if self._asked else None
+            reason, resumable = next(one for one in self.world.everybody(asked) if one)
             self.stop = Stop(reason, resumable)
 
     @contextmanager
@@ -138,6 +164,9 @@ class Observer(Protocol):
     def after_step(self, session: Session, report: StepReport) -> None:
         """After each optimiser step."""
 
+    def agreed(self, session: Session) -> None:
+        """After each step once all ranks know `stop` and `save_due`; may be collective."""
+
     def finish(self, session: Session) -> None:
         """Once, after the last step, when the loop ended by itself or was asked to stop."""
 
@@ -154,6 +183,9 @@ class Silent:
     def after_step(self, session: Session, report: StepReport) -> None:
         """Nothing."""
 
+    def agreed(self, session: Session) -> None:
+        """Nothing."""
+
     def finish(self, session: Session) -> None:
         """Nothing."""
 
@@ -161,13 +193,19 @@ class Silent:
         """Nothing."""
 
 
-def device_of(run: Run) -> torch.device:
-    """The device that the run's machine means on this computer."""
+def device_of(run: Run, local_rank: int = 0) -> torch.device:
+    """The device that the run's machine means for this rank of this computer."""
     if run.machine.kind == "gpu":
         if not torch.cuda.is_available():
             raise InputError("the plan is for a GPU and torch sees none here",
                              where="machine.name", mend="plan with machine.name = \"here\"")
-        return torch.device("cuda", torch.cuda.current_device())
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(f"rank {local_rank} of this node has no GPU of its own: torch sees "
+                             f"{torch.cuda.device_count()}", where="machine.accelerators_per_node",
+                             mend=f"set it to {torch.cuda.device_count()}")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        return device
     if run.machine.kind != "cpu":
         raise InputError(f"machines of kind {run.machine.kind!r} can be planned but not run",
                          where="machine.kind", mend="plan with machine.name = \"here\"")
@@ -175,27 +213,14 @@ def device_of(run: Run) -> torch.device:
 
 
 def open_session(run: Run, folder: Path, corpus: Corpus, clock: Clock, forecast: Account,
-                 run_digest: str = "") -> Session:
-    """Builds model, weights and optimiser for `run` from its seed alone."""
+                 run_digest: str = "", world: World | None = None) -> Session:
+    """Builds this rank's part of model, weights and optimiser for `run` from its seed alone."""
     recipe = run.recipe
     refusals.check(run.model, recipe, run.machine)
-    device = device_of(run)
+    world = world or World(device=device_of(run))
     keep_large_blocks()
-    model = Decoder(run.model, attention=recipe.attention)
-    model.init_weights(run.seed)
-    model.to(device)
-    model.train()
-    weights = precision.split_weights(model, recipe.precision)
+    model, weights, passes = parallel.build(run, world)
     batches = Batches(corpus, recipe.sequence_tokens, recipe.global_batch, run.seed)
-    if recipe.compile:
-        compile_blocks(model)
     return Session(run, folder, corpus, batches, model, weights,
-                   optimiser.updater(weights.masters, recipe), device, clock, forecast,
+                   optimiser.updater(weights.masters, recipe), passes, world, clock, forecast,
                    run_digest=run_digest)
-
-
-def compile_blocks(model: Decoder) -> None:
-    """Compiles each block in place: one graph, reused by every layer of the same shape."""
-    for block in model.model.layers:
-        assert isinstance(block, nn.Module)
-        block.compile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from curbcut.meter.sensors import EnergySensor, open_sensors
 from curbcut.model import weights as model_weights
 from curbcut.plan import rules
 from curbcut.spec import Account, Resolved
-from curbcut.train import checkpoint, folder, lock
+from curbcut.train import checkpoint, folder, gather, lock, precision
 from curbcut.train.account import measured_account
 from curbcut.train.allocator import give_back
 from curbcut.train.loop import train
@@ -30,7 +31,8 @@ from curbcut.train.observers.evaluation import Evaluation
 from curbcut.train.observers.limits import LimitKeeper
 from curbcut.train.observers.recorder import Recorder
 from curbcut.train.observers.signals import Signals
-from curbcut.train.session import Observer, Session, Stop, open_session
+from curbcut.train.session import Observer, Session, Stop, device_of, open_session
+from curbcut.train.world import World
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,55 +53,70 @@ class Trained:
 
 
 def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder: Path,
-              console: Console, *, clock: Clock | None = None,
+              console: Console, *, clock: Clock | None = None, world: World | None = None,
               extra_observers: tuple[Observer, ...] = ()) -> Trained:
     """Trains a claimed run to its end, from its newest whole checkpoint if it has one.
 
+    Collective where `world` has several ranks: rank 0 keeps the record and talks to people.
     Raises RunBusy when another process trains it, Resumable is left to the caller: look at
     `Trained.stop.resumable`.
     """
-    with lock.held(run_folder):
+    world = world or World(device=device_of(resolved.run))
+    with lock.held(run_folder) if world.main else nullcontext():
         clock = clock or SystemClock()
         opened = clock.seconds()
         # What prepared the text in this process is not training's.
         give_back()
         forget_peak()
         session = open_session(resolved.run, run_folder, corpus, clock, forecast,
-                               folder.digest(resolved.run))
-        writer = Writer(run_folder / FOLDER, resolved.run.name, "train")
-        writer.write_run(resolved)
-        writer.write_account("train", "forecast", forecast)
-        recorder = Recorder(writer)
+                               folder.digest(resolved.run), world)
+        recorder = _recorder(resolved, forecast, run_folder) if world.main else None
         resume(session, run_folder / CHECKPOINTS, _saying(console, recorder))
         session.book("other", clock.seconds() - opened)
         results: list[BitsPerByte] = []
         stop = train(session, [*_observers(session, recorder, console, results),
-                               *extra_observers, recorder])
+                               *extra_observers, *([recorder] if recorder else [])])
         with session.timed("other"):
             export(session, run_folder)
         account = measured_account(session)
-        _settle(run_folder, resolved, account, stop)
-        if results and not stop.resumable:
-            folder.write_evaluation(run_folder, results[-1])
+        if world.main:
+            _settle(run_folder, resolved, account, stop)
+            if results and not stop.resumable:
+                folder.write_evaluation(run_folder, results[-1])
+        world.barrier()
         return Trained(stop, account, results[-1] if results else None, run_folder / MODEL,
                        session.step)
 
 
-def _observers(session: Session, recorder: Recorder, console: Console,
+def _recorder(resolved: Resolved, forecast: Account, run_folder: Path) -> Recorder:
+    writer = Writer(run_folder / FOLDER, resolved.run.name, "train")
+    writer.write_run(resolved)
+    writer.write_account("train", "forecast", forecast)
+    return Recorder(writer)
+
+
+def _observers(session: Session, recorder: Recorder | None, console: Console,
                results: list[BitsPerByte]) -> list[Observer]:
+    """What watches on this rank: signals, evaluation and checkpoints on all, the rest on rank 0."""
     def heard(session: Session, result: BitsPerByte) -> None:
         results.append(result)
-        recorder.evaluated(session, result)
+        if recorder is not None:
+            recorder.evaluated(session, result)
+
+    def saved(session: Session, path: Path) -> None:
+        if recorder is not None:
+            recorder.saved(session, path)
 
     recipe = session.run.recipe
-    return [
+    everywhere: list[Observer] = [
         Signals(),
         Energy(EnergyMeter(sensors_of(session.device.type), session.clock)),
         Evaluation(held_out, recipe.evaluate_every_steps, heard),
-        LimitKeeper(),
-        Checkpointer(session.folder / CHECKPOINTS, recorder.saved),
-        ConsoleLine(console),
     ]
+    last: list[Observer] = [Checkpointer(session.folder / CHECKPOINTS, saved)]
+    if not session.world.main:
+        return everywhere + last
+    return [*everywhere, LimitKeeper(), *last, ConsoleLine(console)]
 
 
 def sensors_of(device: str) -> list[EnergySensor]:
@@ -138,7 +155,12 @@ def resume(session: Session, root: Path, say: Callable[[str], None]) -> None:
 def export(session: Session, run_folder: Path) -> Path:
     """Writes `model/`: safetensors with Hugging Face names, config and tokenizer."""
     target = run_folder / MODEL
-    model_weights.save(session.model, session.run.model, target, session.corpus.tokenizer_path)
+    weights = gather.whole(session.weights.compute, session.world)
+    if session.world.main:
+        model_weights.write(weights, session.run.model, target, session.corpus.tokenizer_path,
+                            dtype=precision.dtype_of(session.run.recipe.precision))
+    for _ in weights:
+        pass  # every rank takes part in bringing each tensor to rank 0
     return target
 
 
@@ -150,9 +172,10 @@ def _settle(run_folder: Path, resolved: Resolved, account: Account, stop: Stop) 
     folder.write_ending(run_folder, stop.reason, stop.resumable, account)
 
 
-def _saying(console: Console, recorder: Recorder) -> Callable[[str], None]:
+def _saying(console: Console, recorder: Recorder | None) -> Callable[[str], None]:
     def say(text: str) -> None:
-        console.print(f"  {text}", highlight=False)
-        recorder.note(text)
+        if recorder is not None:
+            console.print(f"  {text}", highlight=False)
+            recorder.note(text)
 
     return say

@@ -22,8 +22,13 @@ class Checkpointer(Silent):
         self._last_step = session.step if session.step else -1
 
     def after_step(self, session: Session, report: StepReport) -> None:
-        """Saves when it is time."""
+        """Asks all ranks to save when it is time."""
         if report.step % session.run.recipe.checkpoint_every_steps == 0:
+            session.ask_to_save()
+
+    def agreed(self, session: Session) -> None:
+        """Saves with all other ranks."""
+        if session.save_due:
             self._save(session)
 
     def finish(self, session: Session) -> None:

