@@ -43,17 +43,16 @@ def tokens_of(vocab: int, steps: int) -> Any:
 
 def curbcut(shape: dict[str, int], steps: int, micro: int) -> list[float]:
     """Curbcut's own step, as `curbcut train` takes it."""
-    from dataclasses import replace
-
     import torch
 
     from curbcut.meter.clock import SystemClock
-    from curbcut.model.decoder import Decoder
     from curbcut.spec import Account, Machine, ModelShape, Recipe, Run, TrainJob
-    from curbcut.train import optimiser, precision
+    from curbcut.train import optimiser
     from curbcut.train.allocator import keep_large_blocks
     from curbcut.train.loop import take_step
+    from curbcut.train.parallel.build import build
     from curbcut.train.session import Session
+    from curbcut.train.world import World
 
     recipe = Recipe(sequence_tokens=SEQUENCE, micro_batch=micro, global_batch=GLOBAL_BATCH,
                     precision="bf16", attention="math", learning_rate=1e-3)
@@ -64,14 +63,14 @@ def curbcut(shape: dict[str, int], steps: int, micro: int) -> list[float]:
     data = tokens_of(shape["vocab"], steps)
 
     class Held:
-        def batch(self, step: int) -> tuple[Any, Any]:
+        def batch(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Any, Any]:
             return data[step, :, :-1], data[step, :, 1:].copy()
 
     keep_large_blocks()  # as `open_session` does
-    model = Decoder(replace(run.model), attention="math").train()
-    weights = precision.split_weights(model, "bf16")
+    world = World(device=torch.device("cpu"))
+    model, weights, passes = build(run, world)
     session = Session(run, Path(), None, Held(), model, weights,  # type: ignore[arg-type]
-                      optimiser.updater(weights.masters, recipe), torch.device("cpu"),
+                      optimiser.updater(weights.masters, recipe), passes, world,
                       SystemClock(), Account())
     return [take_step(session).seconds for _ in range(steps)]
 

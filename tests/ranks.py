@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo
-import torch._inductor.compile_fx  # noqa: F401  (each child would import it anew: seconds)
+import torch._inductor.compile_fx
 import torch.distributed as dist
 
 from curbcut.spec import Run

@@ -376,24 +376,24 @@ def test_ctrl_c_while_planning_leaves_nothing(capsys, monkeypatch, probed, tmp_p
 @pytest.mark.slow
 def test_a_disk_that_fills_while_saving_keeps_the_previous_checkpoint(
         refused, probed, monkeypatch, tmp_path, toml):
-    from curbcut.train import checkpoint
+    from curbcut.train.checkpoint import shards
 
-    write, saved = checkpoint._write, []
+    write, saved = shards.write, []
 
-    def fill(folder, progress, tensors):
+    def fill(path, held, reached):
         if saved:
-            (folder / "state.safetensors").write_bytes(b"half")
+            path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        saved.append(progress.step)
-        write(folder, progress, tensors)
+        saved.append(path)
+        return write(path, held, reached)
 
-    monkeypatch.setattr(checkpoint, "_write", fill)
+    monkeypatch.setattr(shards, "write", fill)
     runs = tmp_path / "runs"
     error = refused("train", toml, "--runs", runs)
     assert "step 8 could not be written" in error and "No space left" in error
     assert "it goes on from step-00000004" in error
     assert os.listdir(runs / "tiny/checkpoints") == ["step-00000004"]
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(shards, "write", write)
     assert main(["train", str(toml), "--runs", str(runs)]) == 0
     assert json.loads((runs / "tiny/account.json").read_text())["resumable"] is False
 
@@ -405,28 +405,25 @@ def test_a_disk_that_is_full_wherever_it_fills(refused, probed, tmp_path, toml, 
         error = refused("go", toml, "--runs", disk / "runs")
         assert any(word in error for word in ("No space left", "full", "free")), error
         whole = disk / "runs/tiny/checkpoints"
-        from curbcut.train import checkpoint
-        for folder in checkpoint.complete(whole) if whole.exists() else ():
-            checkpoint.verify(folder)
+        from curbcut.train.checkpoint import complete, manifest
+        for folder in complete(whole) if whole.exists() else ():
+            run = json.loads((folder / "manifest.json").read_text())["manifest"]["run"]
+            manifest.check(folder, manifest.read(folder, run).files)
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_on_the_console(probed, capsys, tmp_path, toml,
                                                       monkeypatch):
-    from curbcut.train import checkpoint
+    from curbcut.train import faults
 
-    runs, stop = tmp_path / "runs", checkpoint.save
+    def interrupted():
+        raise KeyboardInterrupt
 
-    def enough(root, progress, *rest, **options):
-        path = stop(root, progress, *rest, **options)
-        if progress.step == 8:
-            raise KeyboardInterrupt
-        return path
-
-    monkeypatch.setattr(checkpoint, "save", enough)
+    runs = tmp_path / "runs"
+    faults.arm("save: done", interrupted, step=8)
     assert main(["train", str(toml), "--runs", str(runs)]) == 130
-    monkeypatch.setattr(checkpoint, "save", stop)
-    victim = runs / "tiny/checkpoints/step-00000008/state.safetensors"
+    faults.disarm()
+    victim = runs / "tiny/checkpoints/step-00000008/rank-00000.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1] + b"\1")
     capsys.readouterr()
     assert main(["train", str(toml), "--runs", str(runs)]) == 0

@@ -55,7 +55,8 @@ def start(place, corpus, pause=0.0):
 
 def final(place):
     newest = max((place / "checkpoints").glob("step-*"))
-    return (newest.name, hashlib.sha256((newest / "state.safetensors").read_bytes()).hexdigest(),
+    return (newest.name,
+            hashlib.sha256((newest / "rank-00000.safetensors").read_bytes()).hexdigest(),
             hashlib.sha256((place / "model/model.safetensors").read_bytes()).hexdigest())
 
 
@@ -110,7 +111,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, tiny_
             break
     process.wait(timeout=60)
     newest = max((place / "checkpoints").glob("step-*"))
-    victim = newest / "state.safetensors"
+    victim = newest / "rank-00000.safetensors"
     data = bytearray(victim.read_bytes())
     data[-5] ^= 4
     victim.write_bytes(data)

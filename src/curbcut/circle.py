@@ -21,11 +21,13 @@ from curbcut.evaluate.bits import BitsPerByte
 from curbcut.evaluate.compressors import of_corpus
 from curbcut.ledger import FILE_NAME, kept_pairs, open_ledger
 from curbcut.ledger.inbox import import_folder
-from curbcut.meter import detect, here, probe
+from curbcut.meter import detect, forked, here, probe
 from curbcut.meter.clock import SystemClock
+from curbcut.meter.detect import Detected
 from curbcut.meter.energy import EnergyMeter, Lap
 from curbcut.meter.sensors import open_sensors
 from curbcut.plan.forecast import forecast as price
+from curbcut.plan.machines import HERE, ranks_here
 from curbcut.plan.resolve import resolve
 from curbcut.plan.serving import forecast_serving
 from curbcut.spec import Account, Draft, Machine, Resolved, Run
@@ -34,6 +36,7 @@ from curbcut.train import folder as run_folders
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curbcut.launch.environment import Seat
     from curbcut.ledger.store import Ledger
     from curbcut.serve.engine.interface import Stats
     from curbcut.train.start import Trained
@@ -70,13 +73,14 @@ def settle(draft: Draft, runs: Path, console: Console) -> Settled:
     from curbcut.report.account import print_plan
 
     heading(console, 1, "plan", "what this budget buys on this machine")
-    machine = _machine(console)
+    machine = _machine(console, ranks_here(draft.get("machine.name", HERE)))
     first = resolve(draft, here=machine, pairs=pairs)
     print_plan(first, price(first.run, pairs, project=project), console=console)
 
     heading(console, 2, "data", f"text: {first.run.train.text}")
     corpus = _corpus(first, runs, console)
-    rates = _probe_step(first, console)
+    # A step on several ranks is no step of one: there the plan's own figures hold.
+    rates = _probe_step(first, console) if first.run.recipe.ranks == 1 else None
     settled = resolve(_with_shape(draft, first), here=machine, corpus=corpus, step_rates=rates,
                       pairs=pairs)
     forecast = price(settled.run, pairs, step_rates=rates, corpus=corpus, project=project)
@@ -94,20 +98,24 @@ def _standing(draft: Draft, folder: Path, console: Console) -> Settled:
     return Settled(resolved, forecast, _corpus(resolved, folder.parent, console), folder)
 
 
-def train(settled: Settled, console: Console) -> Account:
+def train(settled: Settled, console: Console, *, relaunch_slow: bool = False) -> Account:
     """Step 3: trains to the end, or finds that this was done; returns what was measured.
 
-    Raises Resumable when it was stopped before the end, at a verified checkpoint.
+    A run on several ranks has them started, watched and started again here; with `relaunch_slow`
+    also where one of them is slow. Raises Resumable when it was stopped before the end, at a verified checkpoint.
     """
     ending = run_folders.ended(settled.folder)
     run = settled.resolved.run
     if ending is not None:
         heading(console, 3, "train", f"done before ({ending.reason}); a new run needs a new --name")
         return ending.measured
+    ranks = f" on {run.recipe.ranks} ranks" if run.recipe.ranks > 1 else ""
+    heading(console, 3, "train", f"{run.steps} steps of {run.recipe.step_tokens:,} tokens "
+            f"in {run.recipe.precision}{ranks}")
+    if run.recipe.ranks > 1:
+        return _train_ranks(settled, console, relaunch_slow)
     from curbcut.train.start import train_run
 
-    heading(console, 3, "train", f"{run.steps} steps of {run.recipe.step_tokens:,} tokens "
-            f"in {run.recipe.precision}")
     trained: Trained = train_run(settled.resolved, settled.forecast, settled.corpus,
                                  settled.folder, console)
     if trained.stop.resumable:
@@ -117,11 +125,47 @@ def train(settled: Settled, console: Console) -> Account:
     return trained.account
 
 
+def _train_ranks(settled: Settled, console: Console, relaunch_slow: bool) -> Account:
+    from curbcut.launch import local
+    from curbcut.launch.ranks import Task
+
+    run = settled.resolved.run
+    done = local.train(Task(settled.resolved, settled.forecast, settled.corpus, settled.folder,
+                            leave_slow=relaunch_slow), console)
+    if done.resumable or done.account is None:
+        raise Resumable(f"{done.reason}; saved at step {done.steps} of {run.steps}",
+                        where=str(settled.folder),
+                        mend=f"`curbcut train {run.name}` goes on from there")
+    return done.account
+
+
+def train_seat(draft: Draft, runs: Path, seat: Seat, console: Console) -> int:
+    """Plan, data and training as one rank of several that something else started (torchrun).
+
+    Rank 0 plans and prepares, the others read what it wrote. Returns the exit code. Collective.
+    """
+    from curbcut.launch import together
+
+    draft = draft.with_values({"name": DEFAULT_NAME}, "default").with_values(
+        {"machine.name": f"{seat.size}x{HERE}", "machine.nodes": seat.nodes}, "launcher")
+    return together.train(
+        seat, runs, draft.get("name"), console,
+        settle=lambda: _parts(settle(draft, runs, console)),
+        prepared=lambda resolved, quiet: _corpus(resolved, runs, quiet),
+        tell=lambda resolved, forecast, corpus, measured: tell(
+            Settled(resolved, forecast, corpus, run_folders.run_folder(runs, draft.get("name"))),
+            measured, console))
+
+
+def _parts(settled: Settled) -> tuple[Resolved, Account, Corpus]:
+    return settled.resolved, settled.forecast, settled.corpus
+
+
 def judge(settled: Settled, console: Console) -> BitsPerByte:
     """Step 4: how well the model knows the held-out text, beside gzip and xz."""
     from curbcut.evaluate.bits import evaluate
     from curbcut.model.weights import load
-    from curbcut.train.start import final_stride
+    from curbcut.train.held_out import final_stride
 
     heading(console, 4, "eval", "held-out bits per byte: lower is better, and zip files are a bar")
     result = run_folders.read_evaluation(settled.folder)
@@ -249,11 +293,29 @@ def _print_settled(console: Console, settled: Resolved, forecast: Account, folde
                   f"written to {folder}/run.toml", highlight=False)
 
 
-def _machine(console: Console) -> Machine:
+def _machine(console: Console, ranks: int = 1) -> Machine:
     detected = detect.machine(ask_torch=True)
     if probe.kept(detected).probe is None:
         console.print("  probing this machine once (under 5 s) ...", style="dim")
+    if ranks > 1:
+        return _machine_of_ranks(detected, ranks, console)
     return here.machine(detected, probe.fresh(detected).probe)
+
+
+def _machine_of_ranks(detected: Detected, ranks: int, console: Console) -> Machine:
+    """The same, and how fast its ranks are to each other; probed in processes of their own, for
+    ranks will be forked from this one.
+    """
+    import torch  # noqa: F401  (once, before the forks)
+
+    if probe.kept(detected).probe is None:
+        forked.run(lambda _: bool(probe.fresh(detected)))
+    found = probe.kept(detected).probe
+    if found is not None and str(ranks) not in found.links and not detected.gpus:
+        console.print(f"  timing what {ranks} ranks here pass to each other, once ...",
+                      style="dim")
+        found = probe.with_link(detected, found, ranks)
+    return here.machine(detected, found, ranks=ranks)
 
 
 def _corpus(resolved: Resolved, runs: Path, console: Console) -> Corpus:

@@ -130,7 +130,8 @@ def test_kernels_pass_gradcheck():
 
 
 @pytest.mark.parametrize(("changes", "what"), [
-    ({"experts": 8}, "mixture of experts"), ({"attention": "sliding"}, "sliding attention"),
+    ({"experts": 8}, "experts without expert_ffn"),
+    ({"attention": "sliding"}, "sliding attention"),
     ({"attention": "mla"}, "mla attention"), ({"kv_heads": 3}, "kv_heads"),
     ({"head_size": 7}, "odd head size"), ({"feed_forward": "plain"}, "plain feed-forward"),
     ({"full_every": 2}, "full_every"), ({"kv_rank": 8}, "kv_rank"), ({"rope_size": 8}, "rope_size"),

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curbcut.errors import CurbcutError, DamagedFile, InputError, UnknownName
-from curbcut.model import weights
+from curbcut.model import parts, weights
 from curbcut.model.decoder import Decoder
 from curbcut.spec import ModelShape
 
@@ -121,7 +121,7 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(parts, "save_file", full)
     model, shape = random_model()
     with pytest.raises(CurbcutError, match="No space left"):
         weights.save(model, shape, saved)

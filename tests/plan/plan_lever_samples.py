@@ -12,8 +12,9 @@ from curbcut.spec.draft import Draft
 
 @functools.cache
 def fleet(name="16xH100", tokens="20B", preset="llama-3-8b", **more):
-    """A run on a fleet of the facts; `more` are dotted keys, "__" for the dot."""
-    raw = {"model": {"preset": preset}, "train": {"tokens": tokens}, "machine": {"name": name}}
+    """A run on a fleet of the facts, nothing compiled; `more` are dotted keys, "__" for the dot."""
+    raw = {"model": {"preset": preset}, "train": {"tokens": tokens}, "machine": {"name": name},
+           "recipe": {"compile": False}}
     for key, value in more.items():
         table, _, leaf = key.partition("__")
         raw.setdefault(table, {})[leaf] = value

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from curbcut.errors import DamagedFile, InputError
+from curbcut.errors import DamagedFile
 from curbcut.train import optimiser
 from tiny import tiny_run
 
 RECIPES = {kind: tiny_run(recipe={"weight_decay": 0.1, "learning_rate": 0.01,
-                                  "optimiser": kind}).recipe for kind in ("adamw", "muon")}
+                                  "optimiser": kind}).recipe for kind in ("adamw", "muon", "adamw8",
+                                                            "adafactor")}
 MATRIX = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -59,7 +60,7 @@ def test_muons_update_is_nearly_orthogonal():
     assert singular.max() < 1.4
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", sorted(RECIPES))
 def test_moments_taken_up_give_the_same_next_step(kind):
     unbroken = optimiser.updater(masters(), RECIPES[kind])
     broken = optimiser.updater(masters(), RECIPES[kind])
@@ -84,7 +85,24 @@ def test_a_missing_moment_is_named():
         optimiser.updater(masters(), RECIPES["adamw"]).restore(kept)
 
 
-def test_a_torch_without_muon_is_told(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(InputError, match="has no Muon"):
-        optimiser.updater(masters(), RECIPES["muon"])
+def test_muon_needs_nothing_of_a_torch_that_has_none(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    step(optimiser.updater(masters(), RECIPES["muon"]), 0)
+
+
+def test_routers_are_adamws_and_stacks_of_experts_are_muons():
+    named = masters() | {"model.layers.0.mlp.gate.weight": nn.Parameter(torch.randn(4, 4)),
+                         "model.layers.0.mlp.experts.up_proj": nn.Parameter(torch.randn(4, 8, 4))}
+    updater = optimiser.updater(named, RECIPES["muon"])
+    step(updater, 0)
+    by_muon = {name for name in updater.moments() if name.startswith("momentum_buffer.")}
+    assert by_muon == {f"momentum_buffer.{MATRIX}",
+                       "momentum_buffer.model.layers.0.mlp.experts.up_proj"}
+
+
+def test_state_bytes_are_counted():
+    updater = optimiser.updater(masters(), RECIPES["adamw"])
+    assert list(updater.tensors()) == []
+    step(updater, 0)
+    elements = sum(p.numel() for p in updater.masters.values())
+    assert sum(t.numel() for t in updater.tensors()) == 2 * elements + 3

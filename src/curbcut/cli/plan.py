@@ -10,7 +10,7 @@ from pathlib import Path
 from curbcut.cli import budget, told
 from curbcut.errors import InputError
 from curbcut.ledger import FILE_NAME, kept_pairs
-from curbcut.plan.machines import is_here
+from curbcut.plan.machines import is_here, ranks_here
 from curbcut.plan.resolve import resolve
 from curbcut.spec import Run, codec
 from curbcut.spec.draft import Draft, Resolved, load
@@ -123,9 +123,13 @@ def this_machine(names: Sequence[str]) -> Machine | None:
     """The machine at hand, if one of the names means it."""
     if not any(is_here(name) for name in names):
         return None
-    from curbcut.meter import here
+    from curbcut.meter import detect, here, probe
 
-    return here.machine()
+    ranks, detected = max(ranks_here(name) for name in names), detect.machine()
+    kept = probe.load(detected)
+    if ranks > 1 and kept is not None and not detected.gpus:
+        kept = probe.with_link(detected, kept, ranks)
+    return here.machine(detected, kept, ranks=ranks)
 
 
 def draft_of(args: argparse.Namespace) -> Draft:

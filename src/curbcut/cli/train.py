@@ -13,6 +13,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "train", help="train a planned run", description="Train a run to its end. SIGTERM or "
         "Ctrl-C saves a checkpoint and leaves with exit code 75; the same command goes on.")
     add_run_options(parser)
+    parser.add_argument("--on-slow", choices=("record", "relaunch"), default="record",
+                        help="what a rank that is several times slower than the others leads to: "
+                        "an alert (record), or a new launch from a checkpoint")
     parser.set_defaults(run=run)
 
 
@@ -21,9 +24,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from curbcut import circle
+    from curbcut.launch import environment
 
     console = Console()
+    if (seat := environment.read()) is not None:
+        return circle.train_seat(draft_of(args), args.runs, seat, console)
     settled = circle.settle(draft_of(args), args.runs, console)
-    measured = circle.train(settled, console)
+    measured = circle.train(settled, console, relaunch_slow=args.on_slow == "relaunch")
     circle.tell(settled, measured, console)
     return 0

@@ -8,7 +8,7 @@ not depend on the tokenizer, and compares with what a compressor reaches on the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,10 @@ from torch.nn import functional
 from curbcut.data import Corpus
 from curbcut.data.tokenizer import END_OF_TEXT_ID
 from curbcut.errors import InputError
+from curbcut.model.loss import IGNORED
+
+Nats = Callable[[torch.Tensor, torch.Tensor], float]
+"""Sum of nats of (rows, targets), int64 [batch, seq] on the CPU; `IGNORED` targets cost nothing."""
 
 _LOGITS = 1 << 24
 """Logits held at once (64 MiB in fp32)."""
@@ -52,32 +56,60 @@ class BitsPerByte:
         return math.exp(min(self.nats_per_token, 700.0))
 
 
+@dataclass(frozen=True)
+class Share:
+    """This process among those that score one text together. Alone without arguments."""
+
+    part: int = 0
+    parts: int = 1
+    sums: Callable[[list[float]], list[float]] = list
+    """Sums of a few numbers over all parts; the same on each."""
+    whole_batches: bool = False
+    """Whether each call has `batch` rows: what is missing is filled with rows that cost nothing."""
+
+
 def evaluate(model: Any, corpus: Corpus, sequence_tokens: int, max_tokens: int | None = None,
              batch: int = 8, stride: int | None = None) -> BitsPerByte:
-    """Bits per byte of `model` (a `LanguageModel`) on the held-out split of `corpus`.
+    """`scored` of `model` (a `LanguageModel`).
+
+    Runs in evaluation mode without gradients, in the model's own precision with the softmax in
+    fp32.
+    """
+    with evaluating(model) as device:
+        def nats(rows: torch.Tensor, targets: torch.Tensor) -> float:
+            return _nats(model, rows.to(device), targets.to(device))
+
+        return scored(nats, corpus, sequence_tokens, max_tokens, batch, stride)
+
+
+def scored(nats: Nats, corpus: Corpus, sequence_tokens: int, max_tokens: int | None = None,
+           batch: int = 8, stride: int | None = None, share: Share | None = None) -> BitsPerByte:
+    """Bits per byte on the held-out split of `corpus` of whatever `nats` stands for.
 
     Each token is scored once, the first ones after an end-of-text token. Windows of
     `sequence_tokens` move on by `stride`, and from the second on only the last `stride` tokens of
     each are scored, so that they see at least `sequence_tokens - stride` tokens before them.
     Without a stride, windows do not overlap (quicker, and a few percent worse at the same model).
     `max_tokens` takes evenly spaced windows up to about that many scored tokens, the same ones
-    each time. Runs in evaluation mode without gradients, in the model's own precision with the
-    softmax in fp32. Raises InputError for a stride outside 1..sequence_tokens.
+    each time. Each part of a `share` calls `nats` equally often. Raises InputError for a stride
+    outside 1..sequence_tokens.
     """
     step = sequence_tokens if stride is None else stride
     if sequence_tokens < 1 or batch < 1 or not 1 <= step <= sequence_tokens:
         raise InputError(f"stride {step} does not fit {sequence_tokens} tokens", where="evaluate",
                          mend="give a stride from 1 to the sequence's tokens")
+    share = share or Share()
     tokens = np.concatenate([[END_OF_TEXT_ID], corpus.tokens("validation")]).astype(np.int64)
     windows = _chosen(_windows(len(tokens) - 1, sequence_tokens, step), max_tokens)
-    nats = 0.0
-    with evaluating(model) as device:
-        for first in range(0, len(windows), batch):
-            nats += _score(model, tokens, windows[first:first + batch], sequence_tokens, device)
-    scored = np.concatenate([tokens[a + 1:b + 1] for _, a, b in windows.tolist()])
-    bytes_ = int(corpus.token_bytes()[scored].sum())
-    return BitsPerByte(nats / len(scored), nats / math.log(2) / max(1, bytes_), len(scored),
-                       bytes_)
+    total = 0.0
+    for first in range(0, len(windows), batch * share.parts):
+        mine = windows[first + share.part * batch:][:batch]
+        rows = batch if share.whole_batches or not len(mine) else len(mine)
+        total += nats(*_batch(tokens, mine, rows, sequence_tokens))
+    total, = share.sums([total])
+    told = np.concatenate([tokens[a + 1:b + 1] for _, a, b in windows.tolist()])
+    bytes_ = int(corpus.token_bytes()[told].sum())
+    return BitsPerByte(total / len(told), total / math.log(2) / max(1, bytes_), len(told), bytes_)
 
 
 def _windows(tokens: int, sequence: int, step: int) -> npt.NDArray[np.int64]:
@@ -98,17 +130,21 @@ def _chosen(windows: npt.NDArray[np.int64], max_tokens: int | None) -> npt.NDArr
     return windows[np.arange(count) * len(windows) // count]
 
 
-def _score(model: Any, tokens: npt.NDArray[np.int64], windows: npt.NDArray[np.int64],
-           sequence: int, device: torch.device) -> float:
-    """Sum of nats over the scored tokens of a few windows."""
-    rows = np.full((len(windows), sequence), END_OF_TEXT_ID, dtype=np.int64)
-    targets = np.full((len(windows), sequence), -1, dtype=np.int64)
+def _batch(tokens: npt.NDArray[np.int64], windows: npt.NDArray[np.int64], count: int,
+           sequence: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and targets, int64 [count, sequence] each, of a few windows."""
+    rows = np.full((count, sequence), END_OF_TEXT_ID, dtype=np.int64)
+    targets = np.full((count, sequence), IGNORED, dtype=np.int64)
     for row, (first, start, end) in enumerate(windows.tolist()):
         rows[row, :end - first] = tokens[first:end]
         targets[row, start - first:end - first] = tokens[start + 1:end + 1]
-    hidden = model(torch.from_numpy(rows).to(device)).flatten(0, 1)
-    flat = torch.from_numpy(targets).to(device).flatten()
-    places = torch.nonzero(flat >= 0).squeeze(1)
+    return torch.from_numpy(rows), torch.from_numpy(targets)
+
+
+def _nats(model: Any, rows: torch.Tensor, targets: torch.Tensor) -> float:
+    """Sum of nats over the scored tokens of a few windows."""
+    hidden, flat = model(rows).flatten(0, 1), targets.flatten()
+    places = torch.nonzero(flat != IGNORED).squeeze(1)
     vocab = model.logits(hidden[:1].unsqueeze(0)).shape[-1]
     nats = 0.0
     chunk = max(1, _LOGITS // vocab)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from curbcut.errors import UnknownName
 from curbcut.facts import accelerators
@@ -24,8 +25,9 @@ _MEMORY_TOLERANCE = 0.1
 
 
 def machine(detected: Detected | None = None, kept: Probe | None = None,
-            environment: Mapping[str, str] | None = None) -> Machine:
-    """This machine, from `detected` and a kept probe (both looked up when not given).
+            environment: Mapping[str, str] | None = None, ranks: int = 1) -> Machine:
+    """This machine, from `detected` and a kept probe (both looked up when not given); with `ranks`,
+    how fast so many on its CPU pass bytes to each other, where that was timed.
 
     Without a probe `measured_flops` is empty; `source` says what is missing. Imports no torch.
     """
@@ -38,7 +40,11 @@ def machine(detected: Detected | None = None, kept: Probe | None = None,
     if found and kept is not None and kept.library == "torch" and kept.device == "cpu":
         notes.append(f"{found[0].name} is here, but this build of torch cannot use it")
         found = ()
-    return _gpu_machine(detected, kept, found) if found else _cpu_machine(detected, kept, notes)
+    if found:
+        return _gpu_machine(detected, kept, found)
+    between = kept.links.get(str(ranks), {}) if kept is not None and ranks > 1 else {}
+    return replace(_cpu_machine(detected, kept, notes),
+                   link_bytes_per_second=int(between.get("bytes_per_second", 0)))
 
 
 def _gpus(detected: Detected, kept: Probe | None,

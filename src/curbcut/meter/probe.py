@@ -5,6 +5,7 @@ Kept as one JSON file, by machine fingerprint, in $CURBCUT_HOME or ~/.cache/curb
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -61,6 +62,8 @@ class Probe:
     """Other work was running: the machine can do more than was timed."""
     notes: tuple[str, ...] = ()
     """What was not timed, and why."""
+    links: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Between so many ranks on this machine's CPU: bytes_per_second and latency_seconds."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,23 @@ def installed(package: str) -> str | None:
         return None
 
 
+def with_link(detected: Detected, probe: Probe, ranks: int, path: Path | None = None) -> Probe:
+    """The probe with what so many ranks on the CPU pass to each other: timed once, then kept.
+
+    As it is where torch is missing: what a plan does not know it takes from the facts.
+    """
+    if str(ranks) in probe.links or installed("torch") is None:
+        return probe
+    from curbcut.meter import link
+
+    found = link.probe(ranks)
+    one = {"bytes_per_second": found.bytes_per_second, "latency_seconds": found.latency_seconds}
+    more = dataclasses.replace(probe, links={**probe.links, str(ranks): one})
+    with contextlib.suppress(InputError):  # it can be timed again
+        save(more, path)
+    return more
+
+
 def _faster(old: Probe | None, made: Probe) -> Probe:
     """The new probe; where both were disturbed, with the better of the two in each figure.
 
@@ -254,6 +274,8 @@ def fresh(detected: Detected, *, again: bool = False, allowed: bool = True,
     if not allowed:
         return Kept(old.probe, f"not probed now; {why or 'a kept probe is shown'}")
     made = _faster(old.probe, probe(detected))
+    if old.probe is not None and not again:
+        made = dataclasses.replace(made, links=old.probe.links)
     try:
         return Kept(made, f"probed now, kept in {save(made, path)}")
     except InputError as error:

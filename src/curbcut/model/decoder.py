@@ -1,4 +1,5 @@
-"""A Llama- or Qwen3-shaped decoder. Its parameter names are Hugging Face's.
+"""A decoder shaped like Llama, Qwen3, Qwen3-MoE or Mixtral. Its parameter names are Hugging Face's
+(but the experts of a layer are stacked: see `experts`).
 
 Vocabulary of the shapes: b sequences, s positions of each, t cached positions, d head size.
 Nothing has a bias. `shape.qk_norm` is what makes a Qwen3 of a Llama.
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from curbcut.model.attention import causal_attention
 from curbcut.model.config import check_runnable
+from curbcut.model.experts import SparseFeedForward
+from curbcut.model.feed_forward import FeedForward, Matrix
 from curbcut.model.initial import initial
 from curbcut.model.kernels import rms_norm, rotate
 from curbcut.model.loss import head_loss
@@ -63,10 +66,10 @@ class SelfAttention(nn.Module):
         self.index, self.head_size = index, shape.head_size
         self.attend: Attend = causal_attention if kind == "math" else fused_attention
         queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-        self.q_proj = _Matrix(shape.width, queries)
-        self.k_proj = _Matrix(shape.width, keys)
-        self.v_proj = _Matrix(shape.width, keys)
-        self.o_proj = _Matrix(queries, shape.width)
+        self.q_proj = Matrix(shape.width, queries)
+        self.k_proj = Matrix(shape.width, keys)
+        self.v_proj = Matrix(shape.width, keys)
+        self.o_proj = Matrix(queries, shape.width)
         if shape.qk_norm:
             self.q_norm = RMSNorm(shape.head_size, shape.norm_eps)
             self.k_norm = RMSNorm(shape.head_size, shape.norm_eps)
@@ -89,20 +92,6 @@ class SelfAttention(nn.Module):
         return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.gate_proj = _Matrix(shape.width, shape.ffn)
-        self.up_proj = _Matrix(shape.width, shape.ffn)
-        self.down_proj = _Matrix(shape.ffn, shape.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., width] -> [..., width]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
-
-
 class Block(nn.Module):
     """Attention and feed-forward, each added to the residual stream behind a norm."""
 
@@ -111,7 +100,8 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(shape.width, shape.norm_eps)
         self.self_attn = SelfAttention(shape, index, kind)
         self.post_attention_layernorm = RMSNorm(shape.width, shape.norm_eps)
-        self.mlp = FeedForward(shape)
+        self.mlp = (SparseFeedForward(shape) if shape.experts and index >= shape.dense_layers
+                    else FeedForward(shape.width, shape.ffn))
 
     def forward(self, x: Tensor, rotary: Rotary, cache: KeyValues | None = None) -> Tensor:
         """x [b, s, width] -> [b, s, width]."""
@@ -133,8 +123,8 @@ class Trunk(nn.Module):
 class Decoder(nn.Module):
     """A decoder-only transformer of the given shape, with weights of seed 0 to start with.
 
-    Raises InputError for a shape that this decoder cannot be (experts, sliding or latent
-    attention, a plain feed-forward, an odd head size). On the meta device nothing is initialised.
+    Raises InputError for a shape that this decoder cannot be (sliding or latent attention, a plain
+    feed-forward, an odd head size). On the meta device nothing is initialised.
     """
 
     def __init__(self, shape: ModelShape, attention: Attention = "fused") -> None:
@@ -143,7 +133,7 @@ class Decoder(nn.Module):
         self.shape = shape
         self.model = Trunk(shape, attention)
         if not shape.tied_embeddings:
-            self.lm_head = _Matrix(shape.width, shape.vocab)
+            self.lm_head = Matrix(shape.width, shape.vocab)
         self.head_loss: HeadLoss = head_loss
         self._tables: dict[tuple[torch.device, torch.dtype], Rotary] = {}
         if not self.head_weight.is_meta:
@@ -152,8 +142,8 @@ class Decoder(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The head's matrix [vocab, width]; the embedding itself when tied."""
-        embedding: Tensor = self.model.embed_tokens.weight
-        return embedding if self.shape.tied_embeddings else self.lm_head.weight
+        head = self.model.embed_tokens if self.shape.tied_embeddings else self.lm_head
+        return head.weight
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -182,10 +172,18 @@ class Decoder(nn.Module):
         values of earlier positions come from it and the new ones are added to it. With `targets`
         [b, s] the mean loss in nats a token instead, an fp32 scalar (`loss.head_loss`).
         """
-        hidden = self.model.embed_tokens(tokens)
+        hidden = self.enter(tokens)
         rotary = self.rotary(hidden, positions)
         for block in self.model.layers:
             hidden = block(hidden, rotary, cache)
+        return self.leave(hidden, targets)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """tokens [b, s] -> what the first block reads [b, s, width]."""
+        return self.model.embed_tokens(tokens)  # type: ignore[no-any-return]
+
+    def leave(self, hidden: Tensor, targets: Tensor | None) -> Tensor:
+        """What the last block wrote [b, s, width] -> what `forward` returns."""
         hidden = self.model.norm(hidden)
         return hidden if targets is None else self.loss(hidden, targets)
 
@@ -227,13 +225,3 @@ def _rotary_table(shape: ModelShape, rows: int, device: torch.device,
     angles = torch.outer(torch.arange(rows, device=device, dtype=torch.float32),
                          1.0 / shape.rope_theta ** (pair / shape.head_size))
     return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-class _Matrix(nn.Linear):
-    """A linear map without bias whose memory is left as it is until `init_weights`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Nothing: the decoder sets all weights at once, from one seed."""

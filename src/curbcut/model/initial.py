@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from curbcut.model.names import expert_names
 from curbcut.spec.nouns import ModelShape
 
 STD = 0.02
-_TO_RESIDUAL = ("o_proj.weight", "down_proj.weight", "down_proj")
+_TO_RESIDUAL = ("o_proj.weight", "down_proj.weight")
 
 
 def initial(name: str, size: Sequence[int], shape: ModelShape, seed: int) -> Tensor:
@@ -25,6 +26,9 @@ def initial(name: str, size: Sequence[int], shape: ModelShape, seed: int) -> Ten
     Normal weights of std 0.02; those that write to the residual stream are divided by
     sqrt(2 * layers) (GPT-2, Radford et al. 2019). Norms (vectors) are 1.
     """
+    experts = expert_names(name, size[0])
+    if experts:  # each has its own, as if it were a tensor of its own
+        return torch.stack([initial(one, size[1:], shape, seed) for one in experts])
     if len(size) == 1:
         return torch.ones(tuple(size))
     std = STD / math.sqrt(2 * shape.layers) if name.endswith(_TO_RESIDUAL) else STD

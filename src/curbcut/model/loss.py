@@ -39,7 +39,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int,
-                with_gradients: bool) -> Tensor:
+                z_loss: float, with_gradients: bool) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         counted = targets != IGNORED
         count = counted.sum()
@@ -58,12 +58,19 @@ class _HeadLoss(torch.autograd.Function):
             narrow, scores = narrow_scores[:len(states)], wide_scores[:len(states)]
             torch.mm(states, weight.T, out=narrow)
             scores.copy_(narrow)
+            raw = scores.gather(1, target)
             torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
-            loss -= (scores.gather(1, target).squeeze(1) * keep).sum()
+            log_share = scores.gather(1, target)
+            loss -= (log_share.squeeze(1) * keep).sum()
             if grad_hidden is None or sums is None:
                 continue
             # Nothing of size [chunk, vocab] is scaled: the mean's 1/n is applied to the sums.
-            slope = narrow.copy_(scores.exp_())
+            scores.exp_()
+            if z_loss:
+                log_sum = raw - log_share
+                loss += z_loss * (log_sum.square().squeeze(1) * keep).sum()
+                scores *= 1 + 2 * z_loss * log_sum
+            slope = narrow.copy_(scores)
             slope.scatter_add_(1, target, torch.full_like(target, -1, dtype=slope.dtype))
             if not all_counted:
                 slope *= keep.unsqueeze(1)
@@ -74,11 +81,11 @@ class _HeadLoss(torch.autograd.Function):
         return loss * scale
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_hidden, grad_weight, scale = ctx.saved_tensors
         outer = grads[0]
         return ((grad_hidden * (outer * scale)).to(grad_hidden.dtype),
-                (grad_weight * outer).to(grad_weight.dtype), None, None, None)
+                (grad_weight * outer).to(grad_weight.dtype), None, None, None, None)
 
 
 class _WeightGradient:
@@ -107,14 +114,18 @@ class _WeightGradient:
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor,
-              chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
+              chunk_tokens: int = CHUNK_TOKENS, z_loss: float = 0.0) -> Tensor:
     """Mean cross-entropy in nats a token, in fp32 (fp64 for fp64 inputs), as a scalar.
 
     hidden [n, width] and weight [vocab, width] in one dtype, targets [n] int64, `IGNORED` where
     nothing is asked (0 when nothing is asked anywhere). Matmuls run in that dtype; memory beyond
-    the gradients is O(chunk_tokens * vocab). Gradients of the weight are summed in fp32.
+    the gradients is O(chunk_tokens * vocab); 0 makes all scores at once. Gradients of the weight
+    are summed in fp32.
+
+    Where gradients are asked for, `z_loss` times the mean squared log of the softmax's sum is added
+    (PaLM, Chowdhery et al. 2022, arXiv:2204.02311, section 5): it is trained on and not evaluated.
     """
     with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, chunk_tokens, with_gradients)
+        hidden, weight, targets, chunk_tokens or max(1, len(hidden)), z_loss, with_gradients)
     return loss

@@ -1,7 +1,7 @@
 """A decoder to and from a folder that transformers, vLLM and llama.cpp read as it is.
 
     FOLDER/
-    ├── model.safetensors         or, when reading, shards named by model.safetensors.index.json
+    ├── model.safetensors         or, when large, several and model.safetensors.index.json
     ├── tokenizer.json, tokenizer_config.json, generation_config.json
     └── config.json               written last: where it is, the rest is
 
@@ -19,19 +19,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from curbcut import __version__
 from curbcut.errors import DamagedFile, InputError
 from curbcut.files import put_whole, write_whole
+from curbcut.model import parts
 from curbcut.model.config import config, shape_of
 from curbcut.model.decoder import Attention, Decoder
+from curbcut.model.names import places, stored
+from curbcut.model.parts import CONFIG, INDEX, WEIGHTS
 from curbcut.spec.nouns import ModelShape
 
 __all__ = ["config", "end_of_text", "load", "save", "shape_of", "write"]
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _END_OF_TEXT = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
 
 
@@ -53,13 +54,13 @@ def write(weights: Iterable[tuple[str, Tensor]], shape: ModelShape,
     folder = Path(folder)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in weights}
+        tensors = ((name, value.detach().cpu().to(dtype).contiguous())
+                   for name, value in stored(weights, shape))
         content = config(shape) | {"dtype": _name_of(dtype),
                                    "curbcut_version": __version__}
         if tokenizer is not None:
             content |= _save_tokenizer(tokenizer, shape, folder)
-        put_whole(folder / WEIGHTS,
-                  lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        parts.write(folder, tensors)
         _write_json(folder / CONFIG, content)
 
 
@@ -76,20 +77,29 @@ def load(folder: str | os.PathLike[str], attention: Attention = "fused",
     with torch.device("meta"):
         model = Decoder(shape, attention)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    where = places(wanted, shape)
     found: dict[str, Tensor] = {}
+    left = set(where)
     for file in _files(folder):
         for name, value in _tensors(file, torch.device(device)):
             if _is_needless(name, shape):
                 continue
-            if name not in wanted:
+            if name not in where:
                 raise DamagedFile(f"unexpected tensor {name}", where=str(file),
                                   mend="use the config.json that belongs to these weights")
-            if tuple(value.shape) != wanted[name]:
+            whole, place = where[name]
+            size = wanted[whole] if place is None else wanted[whole][1:]
+            if tuple(value.shape) != size:
                 raise DamagedFile(f"{name} has shape {list(value.shape)}, but config.json says "
-                                  f"{list(wanted[name])}", where=str(file),
+                                  f"{list(size)}", where=str(file),
                                   mend="use the config.json that belongs to these weights")
-            found[name] = value if dtype is None else value.to(dtype)
-    missing = [name for name in wanted if name not in found]
+            value = value if dtype is None else value.to(dtype)
+            if place is None:
+                found[whole] = value
+            else:
+                found.setdefault(whole, value.new_empty(wanted[whole]))[place] = value
+            left.discard(name)
+    missing = [name for name in where if name in left]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DamagedFile(f"tensor {missing[0]}{more} is missing", where=str(folder),

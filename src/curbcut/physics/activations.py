@@ -14,8 +14,6 @@ from curbcut.physics.numbers import Flag, Number, is_not, larger, smaller, where
 COMPILED_GATED_COPIES = 2.0
 """A compiled block keeps gate and up, and makes silu and product again: pointwise operations are
 recomputed where that saves memory (PyTorch's min-cut partitioner)."""
-ROUTER_BYTES = 8.0
-"""fp32 scores and probabilities an expert and token."""
 LSE_BYTES = 4.0
 """The fp32 log-sum-exp of a head's scores that fused attention keeps (arXiv:2307.08691)."""
 ALWAYS, IF_SHARDED = 1, 2
@@ -66,17 +64,18 @@ def expert_share(shape: Number) -> Number:
 
 
 def feed_forward_elements(shape: Number, gated_copies: Number, tp: Number = 1,
-                          share: Number = None) -> Number:
+                          share: Number = None, routed_copies: Number = 1.0) -> Number:
     """The feed-forward of one layer, a mean of which `share` are experts (default: the model's).
 
     Gated: `gated_copies` of the inner width; plain: input and output of GELU. Experts: the same
-    for each that a token is sent to, and the token's copy that is sent (Megatron-Core's
-    dispatcher, arXiv:2504.14960).
+    for each that a token is sent to, and `routed_copies` of the token: the one that is sent
+    (Megatron-Core's dispatcher, arXiv:2504.14960) and perhaps the one that comes back.
     """
     copies = where(shape.feed_forward == "gated", gated_copies, 2.0)
     dense = copies * shape.ffn / tp
     met = shape.experts_per_token + shape.shared_experts
-    routed = copies * shape.expert_ffn * met / tp + shape.experts_per_token * shape.width
+    sent = routed_copies * shape.experts_per_token * shape.width
+    routed = copies * shape.expert_ffn * met / tp + sent
     share = expert_share(shape) if share is None else share
     return share * routed + (1 - share) * dense
 
@@ -135,8 +134,10 @@ def whole_layer_bytes(shape: Number, recipe: Number, constants: MemoryConstants,
                    smaller(constants.gated_copies, COMPILED_GATED_COPIES), constants.gated_copies)
     inner = (attention_elements(shape, recipe.tp)
              + constants.projection_copies * projected_elements(shape, recipe.tp)
-             + feed_forward_elements(shape, copies, recipe.tp, share))
-    experts = ROUTER_BYTES * shape.experts * (expert_share(shape) if share is None else share)
+             + feed_forward_elements(shape, copies, recipe.tp, share, constants.routed_copies))
+    routing = (constants.router_bytes * shape.experts
+               + constants.route_bytes * shape.experts_per_token)
+    experts = routing * (expert_share(shape) if share is None else share)
     return (_norm_bytes(shape, recipe, constants) + element * inner + experts
             + _score_bytes(shape, recipe, constants) + _dropout_bytes(shape, recipe, constants))
 

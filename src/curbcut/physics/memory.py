@@ -31,6 +31,8 @@ COMPILED_LOGIT_BYTES = 6.0
 (softmax and its fp32 values are fused away)."""
 MOMENT_BYTES = 4.0
 """An fp32 moment of the optimiser."""
+MEAN_BYTES = 4.0
+"""The fp32 running mean of a weight (EMA)."""
 MOMENT8_BYTES = 1.0 + 4 / 256
 """An 8-bit moment and its block's fp32 scale (Dettmers et al., arXiv:2110.02861; blocks of 256)."""
 GATHERED_LAYERS = 2.0
@@ -60,15 +62,26 @@ class StateBytes:
 
 
 def state_bytes(recipe: Number, constants: MemoryConstants | None = None) -> StateBytes:
-    """Bytes a parameter under the recipe's precision and sharding, with AdamW's two moments."""
+    """Bytes a parameter under the recipe's precision and sharding, with AdamW's two moments and the
+    mean of the weights where one is kept.
+    """
     known = constants or memory_constants("torch")
     sharded = _shards_parameters(recipe)
     wide = half(recipe)
     weight = where(sharded, known.sharded_weight_bytes, known.weight_bytes)
-    gradient = where(sharded, known.sharded_gradient_bytes, known.gradient_bytes)
+    cut = sharded | _cut_beside(recipe, known)
+    gradient = where(cut, known.sharded_gradient_bytes, known.gradient_bytes)
     master = where(sharded, known.sharded_master_bytes, known.master_bytes)
+    master = where(wide, master, 0)
+    master = where(_cut_beside(recipe, known), known.sharded_weight_bytes, master)
+    mean = where(recipe.ema_decay > 0, MEAN_BYTES, 0.0)
     return StateBytes(where(wide, weight, 4), where(wide, gradient, 4),
-                      where(wide, master, 0) + 2 * MOMENT_BYTES)
+                      master + mean + 2 * MOMENT_BYTES)
+
+
+def _cut_beside(recipe: Number, known: MemoryConstants) -> Flag:
+    """Whether shards of the parameters are kept beside the whole ones (FSDP2's ZeRO-2)."""
+    return (recipe.shard == "gradients") & (_shards(recipe) > 1) & (known.shards_beside_whole > 0)
 
 
 def _shards_parameters(recipe: Number) -> Flag:
@@ -297,7 +310,8 @@ def _moments(shape: Number, recipe: Number, known: MemoryConstants, held: _Held,
     widest = _widest(shape, recipe, last)
     gathered = where(_shards_parameters(recipe) | resting,
                      _gathered_bytes(shape, recipe, known, held, last), 0)
-    layer_gradients = where(_shards_parameters(recipe), known.sharded_layer_gradient_bytes * widest,
+    cut = _shards_parameters(recipe) | _cut_beside(recipe, known)
+    layer_gradients = where(cut, known.sharded_layer_gradient_bytes * widest,
                             known.layer_gradient_bytes * (layer + where(last, table, 0)))
     scores = where(last, logits(shape, recipe, known), 0)
     working = tokens * working_bytes

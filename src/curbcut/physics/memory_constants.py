@@ -40,11 +40,21 @@ class MemoryConstants:
     """Gradients of one layer's dense weights (and of the head's) on their way to the sum."""
     sharded_layer_gradient_bytes: float
     """The same where `shard` is "parameters": with the input of the reduce-scatter."""
+    shards_beside_whole: float
+    """1 where `shard` = "gradients" keeps fp32 shards of the parameters beside the whole ones that
+    are gathered for a step; 0 where only the optimiser's states are cut."""
     gathered_in_pipeline: float
     """1 where a pipeline's stage keeps its sharded parameters gathered over the step."""
     gated_copies: float
     """Elements kept for each inner element of a gated feed-forward: 3 fused, 4 operation by
     operation (gate, up, silu of gate, product)."""
+    routed_copies: float
+    """Copies of a token that are kept for each expert that it is sent to: what is sent; and what
+    comes back, where its weight is multiplied there."""
+    router_bytes: float
+    """Bytes that the router keeps an expert and token: fp32 scores, probabilities."""
+    route_bytes: float
+    """Bytes an expert that a token is sent to, beside its copies: places, indices and weights."""
     projection_copies: float
     """Further copies of query, key and value that are kept: made contiguous, or not yet rotated."""
     output_copies: float

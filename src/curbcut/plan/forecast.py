@@ -22,7 +22,7 @@ neighbours change over minutes."""
 
 
 KINDS = ("steps", "evaluation", "data", "checkpoint", "other")
-"""Of wall-clock time: together the total."""
+"""Of wall-clock time: together the total, with "compile" where blocks are compiled."""
 FAULT_SPREAD = 3.0
 """Factor either way on the time lost to faults: the interval of the published rate."""
 
@@ -129,7 +129,9 @@ def seconds_by_kind(run: Run, step: Estimate,
 
 def write_seconds(sheet: Sheet, run: Run, step: Estimate,
                   corpus: CorpusFacts | None = None) -> None:
-    """Writes step.seconds and seconds.{steps, evaluation, data, checkpoint, other, total}."""
+    """Writes step.seconds and seconds.{steps, evaluation, data, checkpoint, other, total}, and
+    seconds.compile where blocks are compiled.
+    """
     sheet.leaf("step.seconds", step, "seconds")
     sheet.leaf("run.steps", given(run.steps, "tokens over tokens a step"), "count")
     sheet.formula("seconds.steps", "steps x seconds a step", ("run.steps", "step.seconds"),
@@ -151,8 +153,14 @@ def write_seconds(sheet: Sheet, run: Run, step: Estimate,
                   lambda start, share, steps: start + share * steps, "seconds",
                   source=sheet["faults.lost_share"].estimate.source
                   or sheet["start.seconds"].estimate.source, basis="modelled")
-    sheet.formula("seconds.total", "steps + evaluation + data + checkpoint + other",
-                  [f"seconds.{kind}" for kind in KINDS], lambda *each: sum(each), "seconds",
+    kinds = KINDS
+    if run.recipe.compile:
+        sheet.leaf("seconds.compile", modelled(
+            rules.COMPILE_SECONDS, rules.COMPILE_SPREAD, "the first compiled steps: measured on "
+            "two machines"), "seconds")
+        kinds = (*KINDS, "compile")
+    sheet.formula("seconds.total", " + ".join(kinds),
+                  [f"seconds.{kind}" for kind in kinds], lambda *each: sum(each), "seconds",
                   source=step.source)
     if run.place.hours:
         share = hours.stretch(run.place)

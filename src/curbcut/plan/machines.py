@@ -21,9 +21,37 @@ def is_here(name: str) -> bool:
     return parse_fleet(name)[1].casefold() == HERE
 
 
-def from_here(here: Machine) -> dict[str, Any]:
-    """Fields of the machine at hand."""
-    return {field.name: getattr(here, field.name) for field in dataclasses.fields(here)}
+def ranks_here(name: str) -> int:
+    """How many accelerators this machine is taken as: 2 for "2xhere"; 1 for "here", or another."""
+    return parse_fleet(name)[0] if is_here(name) else 1
+
+
+def from_here(here: Machine, name: str = HERE, nodes: int | None = None) -> dict[str, Any]:
+    """Fields of the machine at hand; as "2xhere" its CPU is taken as two accelerators, which share
+    its cores, memory, rates and watts, or two of its GPUs are. With `nodes`, that many equal ones.
+
+    Raises InputError for a count that makes no whole nodes, or more GPUs than there are.
+    """
+    fields = {field.name: getattr(here, field.name) for field in dataclasses.fields(here)}
+    count, nodes = parse_fleet(name, "machine.name")[0], nodes or 1
+    if name.strip().casefold() == HERE and nodes == 1:
+        return fields
+    in_node = count // nodes
+    if count % nodes:
+        raise InputError(f"{count} accelerators are not {nodes} equal nodes",
+                         where="machine.name", mend=f'set it to "{max(1, in_node) * nodes}xhere"')
+    fields |= {"name": f"{count}x{HERE}", "accelerators_per_node": in_node, "nodes": nodes}
+    if here.kind != "cpu":
+        if in_node > here.accelerators_per_node:
+            raise InputError(f"{in_node} accelerators a node are asked for and this machine has "
+                             f"{here.accelerators_per_node}", where="machine.name",
+                             mend=f'set it to "{here.accelerators_per_node * nodes}x{HERE}"')
+        return fields
+    shared = {key: {one: value / in_node for one, value in fields[key].items()}
+              for key in ("memory_bytes_per_second", "peak_flops", "measured_flops", "watts")}
+    note = f"taken as {in_node} accelerators that share its cores and memory"
+    return fields | shared | {"memory_bytes": here.memory_bytes // in_node,
+                              "source": "; ".join(filter(None, (here.source, note)))}
 
 
 def from_facts(name: str, per_node: int | None = None, nodes: int | None = None) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def machine_of(draft: Draft, here: Machine | None) -> Draft:
         if here is None:
             raise InputError("this machine is not described", where="machine.name",
                              mend='name one, like machine.name = "8xH100"')
-        values, reason = machines.from_here(here), "this machine, detected and probed"
+        values = machines.from_here(here, name, draft.get("machine.nodes"))
+        reason = "this machine, detected and probed"
     elif draft.has("machine.accelerator") and draft.has("machine.memory_bytes_per_second"):
         return draft
     else:
@@ -203,6 +204,9 @@ def _filled(draft: Draft, question: search.Question, found: search.Answer) -> Dr
     step = time.step_seconds(found.shape, recipe, question.machine).value or 1.0
     if question.step_rates and recipe.micro_batch in question.step_rates:
         step = recipe.step_tokens / question.step_rates[recipe.micro_batch]
+    if recipe.stack == "torch" and recipe.offload != "activations":
+        compiled, why = rules.compiles(question.machine.kind, steps * step)
+        draft = _plan(draft, {"recipe.compile": compiled}, why)
     draft = _plan(draft, {"recipe.evaluate_every_steps": max(1, -(-steps // rules.EVALUATIONS))},
                   f"{rules.EVALUATIONS} evaluations a run")
     every = rules.checkpoint_steps(steps, step, rules.save_seconds(found.shape, recipe),

@@ -82,6 +82,13 @@ BATCH_SECONDS_PER_TOKEN = 1.5e-7
 RUN_BYTES = 160 * 2**20
 """What a run's process holds on a CPU beside its steps (text, tokenizer, evaluation, checkpoint):
 two runs of the whole circle peaked 140 and 180 MiB above what their steps alone take."""
+COMPILE_SECONDS = 68.0
+COMPILE_SPREAD = 1.5
+"""What the first compiled steps take beyond others: 60 to 77 s measured for a block of a 30M
+decoder with an empty cache (18 s with a full one), whatever the number of layers."""
+COMPILE_GAIN = 0.16
+"""Least speed that compiled blocks were measured to gain on GPUs (16 to 21%); on CPUs with our own
+attention, norm and loss nothing was gained (30M decoder, bf16: 1,320 to 1,509 tokens/s)."""
 START_SECONDS = 0.1
 """Building the model and writing the export: 0.05 s measured for 4M parameters; x5 either way."""
 
@@ -105,6 +112,16 @@ def optimiser(machine: Machine) -> tuple[Literal["adamw", "muon"], str]:
     if precision(machine)[0] == "fp32" and machine.kind == "cpu":
         return "adamw", "Muon's matmuls are in bf16, which is slow here"
     return "muon", "learns more a token than AdamW (Liu et al. 2025, arXiv:2502.16982; docs/log.md)"
+
+
+def compiles(kind: str, seconds: float) -> tuple[bool, str]:
+    """Whether blocks are compiled in a run whose steps take so long without; and why."""
+    if kind != "gpu":
+        return False, "compiled blocks were not faster on CPUs (measured)"
+    saved = seconds * COMPILE_GAIN / (1 + COMPILE_GAIN)
+    if saved <= COMPILE_SECONDS:
+        return False, f"compiling takes {COMPILE_SECONDS:.0f} s and would save {saved:.0f} s"
+    return True, f"compiling takes {COMPILE_SECONDS:.0f} s and saves {saved:.0f} s at least"
 
 
 def vocab(training_flops: float) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from curbcut import units
+from curbcut.plan.machines import is_here
 from curbcut.report import tables
 from curbcut.report.labels import GROUPS, called, label
 from curbcut.report.tables import Cell, Column, Figure, Format, Table, Value
@@ -161,7 +162,7 @@ def headline(resolved: Resolved) -> list[tuple[str, str, str]]:
     shape = f"{model.preset}, " if model.preset else (
         f"{model.layers} layers of width {model.width:,}, ")
     count = f"{machine.accelerators} x " if machine.accelerators > 1 else ""
-    name = f"{machine.name}: " if machine.name == "here" else ""
+    name = f"{machine.name}: " if is_here(machine.name) else ""
     cores = f", {machine.cores} cores" if machine.kind == "cpu" and machine.cores else ""
     return [
         ("model", f"{shape}{units.show(model.parameters, 'count')} parameters",

@@ -22,8 +22,8 @@ class Account:
     estimate has no value was looked for and could not be known.
 
     Kinds in use (a measurement uses the kinds of the forecast that it answers):
-    seconds: total, and of training steps, data, evaluation, checkpoint, other; of serving prefill,
-        decode, idle, and the means ttft and tpot, which are no parts of the total
+    seconds: total, and of training steps, data, evaluation, checkpoint, compile, other; of serving
+        prefill, decode, idle, and the means ttft and tpot, which are no parts of the total
     tokens: trained; prompt, answer    flops: model, hardware
     tokens_per_second: steps; prefill, decode; answers (asked for), most (that is served)
     mfu / hfu / goodput: run

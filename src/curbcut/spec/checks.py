@@ -23,7 +23,7 @@ MOST: Mapping[str, int] = {
     "recipe.global_batch": 10**8, "recipe.outer_steps": 10**6, "train.tokens": 10**16,
 }
 """Beyond these no model, text or batch is near, and a slip of the hand is."""
-MOST_SHARE: Mapping[str, float] = {"recipe.power_limit": 1.0}
+MOST_SHARE: Mapping[str, float] = {"recipe.power_limit": 1.0, "recipe.ema_decay": 1.0}
 """Shares that are of a whole."""
 MOST_ACCELERATORS = 2**20
 """More than any published machine has, by a factor of five."""

@@ -22,10 +22,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a finished training ended, and what it measured."""
+    """Why a training ended, and what it measured."""
 
     reason: str
     measured: Account
+    resumable: bool = False
+    """Whether it was stopped before its end, to go on later."""
 
 
 def run_folder(runs: Path, name: str) -> Path:
@@ -122,10 +124,16 @@ def read_plan(folder: Path) -> tuple[Resolved, Account]:
 
 def ended(folder: Path) -> Ending | None:
     """How training in this folder ended, or None where it has not yet."""
+    ending = last_ending(folder)
+    return None if ending is None or ending.resumable else ending
+
+
+def last_ending(folder: Path) -> Ending | None:
+    """How the last process that trained here ended, for good or to go on; None for never."""
     try:
         raw = json.loads((folder / "account.json").read_text())
         account = ledger_codec.from_plain(raw["measured"], str(folder / "account.json"))
-        return None if raw["resumable"] else Ending(raw["stop"], account)
+        return Ending(raw["stop"], account, bool(raw["resumable"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

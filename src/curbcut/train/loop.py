@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from curbcut.train import norm, policy, precision
+from curbcut.train import faults, norm, policy, precision
 from curbcut.train.schedule import learning_rate
 from curbcut.train.session import Observer, Session, StepReport, Stop
 
@@ -39,9 +39,10 @@ def train(session: Session, observers: Sequence[Observer]) -> Stop:
 def take_step(session: Session) -> StepReport:
     """One optimiser step: data, gradients, judgement, update."""
     recipe, started = session.run.recipe, session.clock.seconds()
+    faults.reach("step: begin", session.world.rank, session.step)
 
     # 1. The sequences of this step: a pure function of (seed, step), so resume needs no state.
-    with session.timed("data"):
+    with session.timed("data"), session.on_its_own():
         inputs, targets = (torch.from_numpy(a).to(session.device) for a in session.batches.batch(
             session.step, session.world.data_rank, session.world.data_ranks))
 
@@ -59,13 +60,17 @@ def take_step(session: Session) -> StepReport:
         # 4. The optimiser moves the fp32 masters; the matmuls' copies are rounded from them once.
         rate = learning_rate(session.step, session.run.steps, recipe)
         if verdict == "apply":
-            norm.scale(session.weights.masters, gradient_norm, recipe.clip_norm)
-            session.updater.step(rate)
+            with session.on_its_own():
+                norm.scale(session.weights.masters, gradient_norm, recipe.clip_norm)
+                session.updater.step(rate)
             precision.publish_masters(session.weights)
+            if session.averages:
+                session.averages.follow(session.step)
         forget_gradients(session)
 
     session.step += 1
     session.tokens += recipe.step_tokens
+    faults.reach("step: end", session.world.rank, session.step)
     session.skips_in_a_row = 0 if verdict == "apply" else session.skips_in_a_row + 1
     if not trouble:
         session.recent_losses.append(loss)

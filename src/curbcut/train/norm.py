@@ -25,7 +25,7 @@ def copies(tensor: torch.Tensor, world: World, owners: int = 1) -> int:
     held = world.size // world.degree("pp") // owners
     if isinstance(tensor, DTensor):
         for axis, placement in enumerate(tensor.placements):
-            if placement.is_shard():
+            if not placement.is_replicate():  # FSDP's strided shards say is_shard() = False
                 held //= tensor.device_mesh.size(axis)
     return held
 

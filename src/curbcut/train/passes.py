@@ -13,7 +13,7 @@ import torch
 from curbcut.model.decoder import Decoder
 from curbcut.model.loss import IGNORED
 from curbcut.spec import Recipe
-from curbcut.train import precision
+from curbcut.train import faults, precision
 from curbcut.train.parallel import context
 from curbcut.train.world import World
 
@@ -49,8 +49,10 @@ class Accumulated:
             loss = self.model(tokens, positions, targets=wanted)
             share = tokens.shape[0] / inputs.shape[0]
             torch.autograd.backward(loss * share)
-            precision.collect_gradients(self.weights, first=start == 0)
+            precision.collect_gradients(self.weights)
             loss_sum += loss.detach() * share
+            if not last:
+                faults.reach("step: in accumulation", self.world.rank)
         return float(loss_sum)
 
     @torch.no_grad()
@@ -58,4 +60,6 @@ class Accumulated:
         """See `Passes`."""
         inputs, targets, positions = context.share(inputs, targets, self.world)
         counted = int((targets != IGNORED).sum())
-        return float(self.model(inputs, positions, targets=targets)) * counted
+        mean = float(self.model(inputs, positions, targets=targets))
+        # A rank may have none of the counted tokens, and the mean of none is not a number.
+        return mean * counted if counted else 0.0

@@ -16,7 +16,7 @@ from curbcut.errors import InputError
 from curbcut.meter.clock import Clock
 from curbcut.model.decoder import Decoder
 from curbcut.spec import Run
-from curbcut.train import optimiser, precision
+from curbcut.train import optimiser, precision, transfer
 from curbcut.train.allocator import keep_large_blocks
 from curbcut.train.parallel import build as parallel
 from curbcut.train.session import device_of
@@ -43,7 +43,8 @@ def step_rates(run: Run, clock: Clock, seconds: float = SECONDS) -> dict[int, fl
     keep_large_blocks()
     model, weights, _ = parallel.build(_alone(run),
                                        World(device=device))
-    updater = optimiser.updater(weights.masters, run.recipe)
+    updater = optimiser.updater(weights.masters, run.recipe,
+                                transfer.ratio(run.model, run.recipe))
     tried = candidates(run)
     rates: dict[int, float] = {}
     for micro in tried:
@@ -73,10 +74,11 @@ def _pass(model: Decoder, weights: precision.Weights, run: Run, device: torch.de
     shape = (run.recipe.micro_batch, run.recipe.sequence_tokens)
     tokens = torch.randint(run.model.vocab, shape, device=device)
     torch.autograd.backward(model(tokens, targets=tokens))
-    precision.collect_gradients(weights, first=True)
+    precision.collect_gradients(weights)
 
 
 def _update(updater: optimiser.Updater, weights: precision.Weights, run: Run) -> None:
+    precision.reduce_gradients(weights)
     torch.nn.utils.clip_grad_norm_(weights.masters.values(), 1.0)
     updater.step(run.recipe.learning_rate)
     precision.publish_masters(weights)

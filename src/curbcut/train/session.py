@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +17,13 @@ from curbcut.errors import InputError
 from curbcut.meter.clock import Clock
 from curbcut.model.decoder import Decoder
 from curbcut.spec import Account, Run
-from curbcut.train import optimiser, policy, precision, refusals
+from curbcut.train import optimiser, policy, precision, refusals, transfer
 from curbcut.train.allocator import keep_large_blocks
+from curbcut.train.averages import Averages, standing_in
 from curbcut.train.checkpoint import Progress
 from curbcut.train.parallel import build as parallel
 from curbcut.train.passes import Passes
+from curbcut.train.stopwatch import Stopwatch
 from curbcut.train.world import World
 
 
@@ -68,6 +70,8 @@ class Session:
     world: World
     clock: Clock
     forecast: Account
+    averages: Averages | None = None
+    """The running mean of the masters; None where the recipe has none."""
     step: int = 0
     tokens: int = 0
     recent_losses: deque[float] = field(
@@ -75,6 +79,8 @@ class Session:
     skips_in_a_row: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     joules: float | None = None
+    unmetered_seconds: float = 0.0
+    """Seconds that an energy sensor was to see and did not."""
     bits_per_byte: float | None = None
     nats_per_token: float | None = None
     stop: Stop | None = None
@@ -82,8 +88,18 @@ class Session:
     save_due: bool = False
     """Whether all ranks agreed to save a checkpoint now."""
     run_digest: str = ""
+    own_seconds: float = 0.0
+    """Seconds of this rank in sections where none waits for another: a slow rank's are longer."""
     _asked: Stop | None = None
     _save_asked: bool = False
+    taken_up: dict[str, float] = field(default_factory=dict)
+    """Seconds by kind that the checkpoint had which this attempt took up."""
+    watch: Stopwatch = field(init=False)
+    """Where this process's seconds go."""
+
+    def __post_init__(self) -> None:
+        """Starts the watch."""
+        self.watch = Stopwatch(self.clock, self.book)
 
     @property
     def device(self) -> torch.device:
@@ -108,14 +124,16 @@ class Session:
             reason, resumable = next(one for one in self.world.everybody(asked) if one)
             self.stop = Stop(reason, resumable)
 
+    def timed(self, kind: str) -> AbstractContextManager[None]:
+        """Books the wall clock of a block under `kind`, in this process's main thread."""
+        return self.watch.timed(kind)
+
     @contextmanager
-    def timed(self, kind: str) -> Iterator[None]:
-        """Books the wall clock of a block under `kind`."""
+    def on_its_own(self) -> Iterator[None]:
+        """Around what this rank does without waiting for any other."""
         start = self.clock.seconds()
-        try:
-            yield
-        finally:
-            self.book(kind, self.clock.seconds() - start)
+        yield
+        self.own_seconds += self.clock.seconds() - start
 
     def book(self, kind: str, seconds: float) -> None:
         """Adds wall clock to a kind."""
@@ -131,27 +149,37 @@ class Session:
         return Progress(
             step=self.step, tokens=self.tokens, recent_losses=tuple(self.recent_losses),
             skips_in_a_row=self.skips_in_a_row, seconds=dict(self.seconds), joules=self.joules,
-            threads=torch.get_num_threads(), run_digest=self.run_digest)
+            threads=torch.get_num_threads())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Masters and optimiser moments by name."""
         named: dict[str, torch.Tensor] = {
             f"master.{n}": p.data for n, p in self.weights.masters.items()}
-        return named | self.updater.moments()
+        means = self.averages.tensors() if self.averages else {}
+        return named | means | self.updater.moments()
 
-    def restore(self, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
+    def averaged(self) -> AbstractContextManager[None]:
+        """While it lasts, the model computes with the mean weights, where the recipe has them."""
+        return standing_in(self.averages, self.weights)
+
+    def restore(self, progress: Progress, tensors: Mapping[str, torch.Tensor]) -> None:
         """Takes up a checkpoint: the next step is bit for bit what it would have been."""
         with torch.no_grad():
             for name, master in self.weights.masters.items():
                 master.copy_(tensors[f"master.{name}"])
         precision.publish_masters(self.weights)
+        if self.averages:
+            self.averages.restore(tensors)
         if progress.step:
             self.updater.restore(tensors)
         self.step, self.tokens = progress.step, progress.tokens
         self.recent_losses.clear()
         self.recent_losses.extend(progress.recent_losses)
         self.skips_in_a_row = progress.skips_in_a_row
+        here, self.taken_up = self.seconds, dict(progress.seconds)
         self.seconds = dict(progress.seconds)
+        for kind, seconds in here.items():
+            self.book(kind, seconds)
         self.joules = progress.joules
 
 
@@ -221,6 +249,7 @@ def open_session(run: Run, folder: Path, corpus: Corpus, clock: Clock, forecast:
     keep_large_blocks()
     model, weights, passes = parallel.build(run, world)
     batches = Batches(corpus, recipe.sequence_tokens, recipe.global_batch, run.seed)
-    return Session(run, folder, corpus, batches, model, weights,
-                   optimiser.updater(weights.masters, recipe), passes, world, clock, forecast,
-                   run_digest=run_digest)
+    updater = optimiser.updater(weights.masters, recipe, transfer.ratio(run.model, recipe))
+    averages = Averages(weights.masters, recipe.ema_decay) if recipe.ema_decay else None
+    return Session(run, folder, corpus, batches, model, weights, updater, passes, world, clock,
+                   forecast, averages, run_digest=run_digest)

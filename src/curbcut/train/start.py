@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from curbcut.data.corpus import Corpus
-from curbcut.evaluate.bits import BitsPerByte, evaluate
+from curbcut.evaluate.bits import BitsPerByte
 from curbcut.ledger.inbox import FOLDER, Writer
 from curbcut.meter.clock import Clock, SystemClock
 from curbcut.meter.energy import EnergyMeter
 from curbcut.meter.memory import forget_peak
 from curbcut.meter.sensors import EnergySensor, open_sensors
 from curbcut.model import weights as model_weights
-from curbcut.plan import rules
 from curbcut.spec import Account, Resolved
-from curbcut.train import checkpoint, folder, gather, lock, precision
+from curbcut.train import attempts, checkpoint, faults, folder, gather, lock, precision
 from curbcut.train.account import measured_account
 from curbcut.train.allocator import give_back
+from curbcut.train.held_out import held_out
 from curbcut.train.loop import train
+from curbcut.train.observers.attempt import Attempt
+from curbcut.train.observers.attribution import Attribution
 from curbcut.train.observers.checkpointer import Checkpointer
 from curbcut.train.observers.console import ConsoleLine
 from curbcut.train.observers.energy import Energy
 from curbcut.train.observers.evaluation import Evaluation
+from curbcut.train.observers.forecast import ForecastCorrector
 from curbcut.train.observers.limits import LimitKeeper
 from curbcut.train.observers.recorder import Recorder
 from curbcut.train.observers.signals import Signals
@@ -54,9 +57,10 @@ class Trained:
 
 def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder: Path,
               console: Console, *, clock: Clock | None = None, world: World | None = None,
-              extra_observers: tuple[Observer, ...] = ()) -> Trained:
+              began: float | None = None, extra_observers: tuple[Observer, ...] = ()) -> Trained:
     """Trains a claimed run to its end, from its newest whole checkpoint if it has one.
 
+    `began` is when this attempt began, on the same clock, where that was before this call.
     Collective where `world` has several ranks: rank 0 keeps the record and talks to people.
     Raises RunBusy when another process trains it, Resumable is left to the caller: look at
     `Trained.stop.resumable`.
@@ -64,15 +68,16 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
     world = world or World(device=device_of(resolved.run))
     with lock.held(run_folder) if world.main else nullcontext():
         clock = clock or SystemClock()
-        opened = clock.seconds()
+        began = clock.seconds() if began is None else began
         # What prepared the text in this process is not training's.
         give_back()
         forget_peak()
         session = open_session(resolved.run, run_folder, corpus, clock, forecast,
                                folder.digest(resolved.run), world)
+        session.watch.since(began)
         recorder = _recorder(resolved, forecast, run_folder) if world.main else None
         resume(session, run_folder / CHECKPOINTS, _saying(console, recorder))
-        session.book("other", clock.seconds() - opened)
+        _count_the_past(session, began, _saying(console, recorder))
         results: list[BitsPerByte] = []
         stop = train(session, [*_observers(session, recorder, console, results),
                                *extra_observers, *([recorder] if recorder else [])])
@@ -86,6 +91,15 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
         world.barrier()
         return Trained(stop, account, results[-1] if results else None, run_folder / MODEL,
                        session.step)
+
+
+def _count_the_past(session: Session, began: float, say: Callable[[str], None]) -> None:
+    """Books what earlier attempts lost, and the time between them and this one."""
+    session.watch.lap()
+    left, past = attempts.read(session.folder / FOLDER), session.clock.seconds() - began
+    if attempts.take_up(session, left, attempts.moment(), past) and left is not None:
+        say(f"{left.step - session.step} steps after the last checkpoint were lost and are done "
+            "again")
 
 
 def _recorder(resolved: Resolved, forecast: Account, run_folder: Path) -> Recorder:
@@ -107,16 +121,28 @@ def _observers(session: Session, recorder: Recorder | None, console: Console,
         if recorder is not None:
             recorder.saved(session, path)
 
+    alert = _saying(console, recorder)
     recipe = session.run.recipe
     everywhere: list[Observer] = [
         Signals(),
-        Energy(EnergyMeter(sensors_of(session.device.type), session.clock)),
+        Attribution(),
+        Energy(_meter(session)),
         Evaluation(held_out, recipe.evaluate_every_steps, heard),
     ]
-    last: list[Observer] = [Checkpointer(session.folder / CHECKPOINTS, saved)]
+    last: list[Observer] = [Checkpointer(session.folder / CHECKPOINTS, saved, alert)]
     if not session.world.main:
         return everywhere + last
-    return [*everywhere, LimitKeeper(), *last, ConsoleLine(console)]
+    watchers: list[Observer] = [Attempt(session.folder / FOLDER), ConsoleLine(console)]
+    if recorder is not None:
+        watchers.insert(0, ForecastCorrector(alert, recorder.forecast))
+    return [*everywhere, LimitKeeper(), *last, *watchers]
+
+
+def _meter(session: Session) -> EnergyMeter | None:
+    """One a node: its counters are of the whole node."""
+    if session.world.local_rank:
+        return None
+    return EnergyMeter(sensors_of(session.device.type), session.clock)
 
 
 def sensors_of(device: str) -> list[EnergySensor]:
@@ -125,27 +151,14 @@ def sensors_of(device: str) -> list[EnergySensor]:
     return [sensor for sensor in open_sensors() if sensor.boundary in boundaries]
 
 
-def held_out(session: Session) -> BitsPerByte:
-    """Bits per byte on held-out text: a glance while training, all of it at the end."""
-    ended = session.stop is not None or session.step >= session.run.steps
-    tokens = session.run.recipe.sequence_tokens
-    if not ended:
-        return evaluate(session.model, session.corpus, tokens, max_tokens=rules.GLANCE_TOKENS)
-    return evaluate(session.model, session.corpus, tokens, stride=final_stride(tokens))
-
-
-def final_stride(sequence_tokens: int) -> int:
-    """Windows of the last evaluation overlap by half: each token sees at least that much."""
-    return max(1, sequence_tokens // 2)
-
-
 def resume(session: Session, root: Path, say: Callable[[str], None]) -> None:
     """Takes up the newest whole checkpoint in `root`, if there is one."""
-    found = checkpoint.load_newest(root, say)
+    found = checkpoint.newest(root, checkpoint.identity(session.run), session.world, say)
     if found is None:
         return
-    progress, tensors = found
-    session.restore(progress, tensors)
+    progress = found.progress
+    session.restore(progress, checkpoint.Laid(found, session.weights.masters))
+    faults.reach("start: resumed", session.world.rank, session.step)
     threads = torch.get_num_threads()
     if session.device.type == "cpu" and progress.threads not in (0, threads):
         say(f"resumed with {threads} threads instead of {progress.threads}: "
@@ -155,12 +168,13 @@ def resume(session: Session, root: Path, say: Callable[[str], None]) -> None:
 def export(session: Session, run_folder: Path) -> Path:
     """Writes `model/`: safetensors with Hugging Face names, config and tokenizer."""
     target = run_folder / MODEL
-    weights = gather.whole(session.weights.compute, session.world)
-    if session.world.main:
-        model_weights.write(weights, session.run.model, target, session.corpus.tokenizer_path,
-                            dtype=precision.dtype_of(session.run.recipe.precision))
-    for _ in weights:
-        pass  # every rank takes part in bringing each tensor to rank 0
+    with session.averaged():
+        weights = gather.whole(session.weights.compute, session.world)
+        if session.world.main:
+            model_weights.write(weights, session.run.model, target, session.corpus.tokenizer_path,
+                                dtype=precision.dtype_of(session.run.recipe.precision))
+        for _ in weights:
+            pass  # every rank takes part in bringing each tensor to rank 0
     return target
 
 

@@ -12,7 +12,8 @@ Context-parallel ranks share states as data-parallel ones do, and experts are sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -121,14 +122,16 @@ class World:
             return [float(value) for value in values]
         # Backends are "cpu:gloo,cuda:nccl": small words among ranks never wait for a GPU.
         told = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(told, op=how)
+        with _waiting():
+            dist.all_reduce(told, op=how)
         return told.tolist()
 
     def everybody(self, value: Any) -> list[Any]:
         """One small plain value of each rank, in rank order (JSON-like values only)."""
         if self.alone:
             return [value]
-        return _exchanged(value, self.size)
+        with _waiting():
+            return _exchanged(value, self.size)
 
     def from_main(self, value: Any) -> Any:
         """What rank 0 passed; the others' argument is not looked at."""
@@ -138,6 +141,24 @@ class World:
         """Waits for all ranks."""
         if not self.alone:
             self.sums([0.0])
+
+
+_waits = 0
+
+
+def waits() -> bool:
+    """Whether this process is in an agreement, waiting for the others: not the one that hangs."""
+    return _waits > 0
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    global _waits
+    _waits += 1
+    try:
+        yield
+    finally:
+        _waits -= 1
 
 
 def _exchanged(value: Any, size: int) -> list[Any]:

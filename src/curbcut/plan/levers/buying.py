@@ -10,6 +10,7 @@ from curbcut.accounts.development import multiplier
 from curbcut.errors import CurbcutError, UnknownName
 from curbcut.facts import constants, grid, prices
 from curbcut.plan.levers.case import Aim, Case, Refusal, step_seconds
+from curbcut.plan.machines import is_here
 from curbcut.spec.nouns import Machine
 
 Contract = Literal["spot", "reserved-1y", "reserved-3y"]
@@ -96,7 +97,7 @@ def _said(case: Case, what: str) -> Case:
 
 def place(case: Case, _: Aim) -> Case | Refusal:
     """The cloud region with the cleanest grid."""
-    if case.run.place.tenure == "own" and case.run.machine.name == "here":
+    if case.run.place.tenure == "own" and is_here(case.run.machine.name):
         return Refusal("the machine stands where it stands")
     regions = [one for one in grid.zones() if one.kind == "cloud region"]
     mine = grid.intensity(case.run.place.zone).gco2e_per_kwh
@@ -111,7 +112,7 @@ def place(case: Case, _: Aim) -> Case | Refusal:
 
 def better_building(case: Case, _: Aim) -> Case | Refusal:
     """A hyperscaler's PUE, where the machine can be put elsewhere."""
-    if case.run.machine.name == "here":
+    if is_here(case.run.machine.name):
         return Refusal("the machine stands where it stands")
     wanted = constants.constant("pue_hyperscaler").value
     if case.run.place.pue <= wanted:

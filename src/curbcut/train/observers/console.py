@@ -6,7 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from curbcut import units
-from curbcut.train.observers.limits import spent
+from curbcut.physics.flops import model_flops_per_token
+from curbcut.train import charges
+from curbcut.train.account import goodput, utilisation
 from curbcut.train.session import Session, Silent, StepReport
 
 if TYPE_CHECKING:
@@ -17,12 +19,8 @@ if TYPE_CHECKING:
 def status(session: Session, report: StepReport, recent_seconds: float) -> str:
     """One line about where the run stands; every figure says if it is not a measurement."""
     rate = report.tokens / recent_seconds
-    parts = [f"loss {report.loss:.3f}", f"{rate:,.0f} tok/s", _mfu(session, rate), _watts(session)]
-    used = spent(session, "usd", "total")
-    promised = session.forecast.get("usd", "total")
-    if used is not None and promised is not None and promised.value is not None:
-        cost = f"{units.show(used, 'usd')} of {units.show(promised.value, 'usd')}"
-        parts.append(f"{cost} planned")
+    parts = [f"loss {report.loss:.3f}", f"{rate:,.0f} tok/s", _mfu(session, rate),
+             _goodput(session), _watts(session), _cost(session)]
     if session.bits_per_byte is not None:
         parts.append(f"held out {session.bits_per_byte:.3f} bits/byte")
     return " · ".join(part for part in parts if part)
@@ -30,20 +28,38 @@ def status(session: Session, report: StepReport, recent_seconds: float) -> str:
 
 def _mfu(session: Session, tokens_per_second: float) -> str:
     """Model FLOPs a second over the machine's matmul rate; "n/a" where the rate is not known."""
-    flops = session.forecast.get("flops", "model")
-    machine, precision = session.run.machine, session.run.recipe.precision
-    peak = machine.peak_flops.get(precision) or machine.measured_flops.get(precision)
-    if flops is None or flops.value is None or not peak:
-        return "MFU n/a"
-    per_token = flops.value / max(1, session.run.steps * session.run.recipe.step_tokens)
-    return f"MFU {per_token * tokens_per_second / peak:.0%}"
+    run = session.run
+    flops = model_flops_per_token(run.model, run.recipe.sequence_tokens) * tokens_per_second
+    share = utilisation(flops, 1.0, run.machine, run.recipe.precision).value
+    return "MFU n/a" if share is None else f"MFU {share:.0%}"
+
+
+def _goodput(session: Session) -> str:
+    """Only once the start is a small part of it."""
+    share = goodput(session)["run"].value
+    return f"goodput {share:.0%}" if share is not None and session.total_seconds > 60 else ""
 
 
 def _watts(session: Session) -> str:
     if session.joules is not None and session.total_seconds > 0:
         return f"{session.joules / session.total_seconds:.0f} W measured"
-    typical = session.run.machine.watts.get("typical")
-    return f"~{typical:.0f} W modelled" if typical else ""
+    watts = charges.prices(session.run).facility_watts
+    return f"~{watts:.0f} W modelled" if watts else ""
+
+
+def _cost(session: Session) -> str:
+    used, promised = charges.usd(session), charges.promised(session.forecast, "usd", "total")
+    if used is None:
+        return ""
+    planned = f" of {units.show(promised, 'usd')} planned" if promised is not None else ""
+    return f"{units.show(used, 'usd')}{planned}"
+
+
+def _ettr(session: Session) -> str:
+    """Goodput, and the share that starting, faults and work done again left over."""
+    found = goodput(session)
+    run, ettr = found["run"].value, found["ettr"].value
+    return f", goodput {run:.0%}, ETTR {ettr:.0%}" if run is not None and ettr is not None else ""
 
 
 class ConsoleLine(Silent):
@@ -76,7 +92,7 @@ class ConsoleLine(Silent):
         self._recent.append(report.seconds)
         if report.trouble:
             verb = "applied and recorded" if report.applied else "skipped"
-            self.console.print(f"  step {report.step} {verb}: {report.trouble}")
+            self.console.print(f"  step {report.step} {verb}: {report.trouble}", highlight=False)
         line = status(session, report, sum(self._recent) / len(self._recent))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=report.step, description=line)
@@ -93,7 +109,7 @@ class ConsoleLine(Silent):
         self.console.print(
             f"  {reason}: step {session.step} of {session.run.steps}, "
             f"{units.show(session.tokens, 'count')} tokens in "
-            f"{units.show(session.total_seconds, 'seconds')}", highlight=False)
+            f"{units.show(session.total_seconds, 'seconds')}{_ettr(session)}", highlight=False)
 
     def close(self) -> None:
         """Takes the bar away."""

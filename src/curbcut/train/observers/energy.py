@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from curbcut.meter.energy import EnergyMeter
-from curbcut.train.session import Session, Silent, StepReport
+from curbcut.train.session import Session, Silent
 
 
 class Energy(Silent):
-    """Keeps the session's joules: those of earlier attempts and what the sensors counted since.
+    """Keeps the session's joules: those of earlier attempts and what the sensors of all nodes
+    counted since. Collective: one rank a node has a meter, the others have None.
 
-    A stretch that no sensor saw leaves the whole unknown: a part is not reported as the sum.
+    A stretch that no sensor saw is counted in `session.unmetered_seconds` and leaves the whole
+    unknown: a part is not reported as the sum.
     """
 
-    def __init__(self, meter: EnergyMeter, every_steps: int = 10) -> None:
+    def __init__(self, meter: EnergyMeter | None, every_steps: int = 10) -> None:
         self.meter = meter
         self.every_steps = every_steps
         self._before: float | None = 0.0
+        self._unmetered = 0.0
 
     def start(self, session: Session) -> None:
         """Starts counting on top of what earlier attempts measured."""
         self._before = session.joules if session.step else 0.0
-        self.meter.start()
+        self._unmetered = session.unmetered_seconds
+        if self.meter is not None:
+            self.meter.start()
 
-    def after_step(self, session: Session, report: StepReport) -> None:
+    def agreed(self, session: Session) -> None:
         """Reads the sensors now and then: a read costs up to 10 ms."""
-        if report.step % self.every_steps == 0:
+        if session.step % self.every_steps == 0:
             self._read(session)
 
     def finish(self, session: Session) -> None:
@@ -32,11 +37,19 @@ class Energy(Silent):
         self._read(session)
 
     def _read(self, session: Session) -> None:
-        self.meter.lap()
-        counted = self.meter.total().joules
-        known = counted is not None and self._before is not None
-        session.joules = self._before + counted if known else None  # type: ignore[operator]
+        counted, missed, gap = 0.0, 0.0, 0.0
+        if self.meter is not None:
+            self.meter.lap()
+            joules = self.meter.total().joules
+            counted, missed = joules or 0.0, float(joules is None)
+            if self.meter.sensors:
+                gap = sum(lap.seconds for lap in self.meter.laps if lap.joules is None)
+        counted, missed = session.world.sums([counted, missed])
+        session.unmetered_seconds = self._unmetered + session.world.most([gap])[0]
+        known = not missed and self._before is not None
+        session.joules = (self._before or 0.0) + counted if known else None
 
     def close(self) -> None:
         """Ends the sensors' own reading."""
-        self.meter.stop()
+        if self.meter is not None:
+            self.meter.stop()

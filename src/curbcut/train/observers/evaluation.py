@@ -35,7 +35,7 @@ class Evaluation(Silent):
             self._look(session)
 
     def _look(self, session: Session) -> None:
-        with session.timed("evaluation"):
+        with session.timed("evaluation"), session.averaged():
             session.model.eval()
             result = self.evaluate(session)
             session.model.train()

@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+
 from curbcut.facts.currency import usd_per
-from curbcut.spec import Account
+from curbcut.train import charges, ending
 from curbcut.train.session import Session, Silent, StepReport
 
-
-def spent(session: Session, section: str, kind: str) -> float | None:
-    """What has been used of a forecast line: its promised rate a second times measured seconds."""
-    promised, seconds = session.forecast.get(section, kind), _total(session.forecast)
-    if promised is None or promised.value is None or not seconds:
-        return None
-    return promised.value * session.total_seconds / seconds
-
-
-def _total(forecast: Account) -> float | None:
-    estimate = forecast.get("seconds", "total")
-    return estimate.value if estimate else None
+RECENT_STEPS = 50
 
 
 class LimitKeeper(Silent):
-    """Asks to stop while what is left still pays for the last checkpoint and evaluation."""
+    """Asks to stop while what is left still pays for one more step and for ending in order.
+
+    `reserve(session, step_seconds)` says how many seconds the end will take. The step that may
+    still come is taken to be as long as the longest recent one, with a margin.
+    """
+
+    def __init__(self, reserve: Callable[[Session, float], float] = ending.reserve_seconds) -> None:
+        self.reserve = reserve
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
 
     def after_step(self, session: Session, report: StepReport) -> None:
-        """Compares each limit with what was used plus the reserve for ending in order."""
-        reserve = self._reserve_share(session, report)
+        """Compares each limit with what was used plus what the next step and the end will take."""
+        limits = session.run.limits
+        if limits.seconds is limits.money is limits.kwh is limits.kgco2e is None:
+            return
+        session.watch.lap()
+        self._recent.append(report.seconds)
+        longest = max(self._recent)
+        needed = ending.MARGIN * longest + self.reserve(session, longest)
+        price = charges.a_second(session)
         for name, limit, used in self._limits(session):
-            if used is not None and used * (1 + reserve) >= limit:
+            if used is not None and used + needed * (price[name] or 0.0) >= limit:
                 session.ask_to_stop(f"the limit of {name} is reached")
-
-    def _reserve_share(self, session: Session, report: StepReport) -> float:
-        """Share of the time so far that one more step, evaluation and checkpoint will take."""
-        looks = max(1, report.step // session.run.recipe.evaluate_every_steps)
-        saves = max(1, report.step // session.run.recipe.checkpoint_every_steps)
-        ending = (report.seconds + session.seconds.get("evaluation", 0.0) / looks
-                  + session.seconds.get("checkpoint", 0.0) / saves)
-        return ending / max(session.total_seconds, 1e-9)
 
     def _limits(self, session: Session) -> list[tuple[str, float, float | None]]:
         limits = session.run.limits
         found: list[tuple[str, float, float | None]] = []
         if limits.seconds is not None:
-            found.append(("time", limits.seconds, session.total_seconds))
+            found.append(("time", limits.seconds, charges.charged_seconds(session)))
         if limits.money is not None:
             usd = limits.money.amount * usd_per(limits.money.currency).value
-            found.append(("money", usd, spent(session, "usd", "total")))
+            found.append(("money", usd, charges.usd(session)))
         if limits.kwh is not None:
-            joules = session.joules
-            measured = joules / 3.6e6 * session.run.place.pue if joules is not None else None
-            found.append(("energy", limits.kwh, measured or spent(session, "kwh", "facility")))
+            found.append(("energy", limits.kwh, charges.kwh(session)))
         if limits.kgco2e is not None:
-            found.append(("carbon", limits.kgco2e, spent(session, "kgco2e", "total")))
+            found.append(("carbon", limits.kgco2e, charges.kgco2e(session)))
         return found

@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from curbcut.evaluate.bits import BitsPerByte
 from curbcut.ledger.inbox import Writer
+from curbcut.train.later import Later
 from curbcut.train.session import Session, Silent, StepReport
 
 
+MOST_STEP_LINES = 20_000
+"""Lines of steps in a whole run, about: 10 MB."""
+
+
 class Recorder(Silent):
-    """Writes steps (every so many), trouble, evaluations, checkpoints, start and end."""
+    """Writes steps (every so many), trouble, evaluations, checkpoints, start and end.
+
+    Lines are written in a thread: a slow disk does not slow steps. A long run writes fewer lines
+    of steps, so that its record stays small.
+    """
 
     def __init__(self, writer: Writer, every_steps: int = 10) -> None:
         self.writer = writer
         self.every_steps = every_steps
+        self._later = Later("record")
 
     def start(self, session: Session) -> None:
         """Says where this process took up the run."""
-        self.writer.write("start", {"step": session.step, "steps": session.run.steps,
-                                    "run_digest": session.run_digest})
+        self.every_steps = max(self.every_steps, session.run.steps // MOST_STEP_LINES)
+        self._write("start", {"step": session.step, "steps": session.run.steps,
+                              "run_digest": session.run_digest})
 
     def after_step(self, session: Session, report: StepReport) -> None:
         """Records a step now and then, and each troubled step."""
         if report.trouble:
-            self.writer.write("trouble", {"step": report.step, "what": report.trouble,
-                                          "applied": report.applied})
+            self._write("trouble", {"step": report.step, "what": report.trouble,
+                                    "applied": report.applied})
         if report.step % self.every_steps == 0 or report.step == session.run.steps:
-            self.writer.write("step", {
+            self._write("step", {
                 "step": report.step, "tokens": session.tokens, "loss": report.loss,
                 "gradient_norm": report.gradient_norm, "learning_rate": report.learning_rate,
                 "step_seconds": report.seconds, "seconds": dict(session.seconds),
-                "joules": session.joules})
+                "joules": session.joules,
+                "unmetered_seconds": session.unmetered_seconds})
 
     def evaluated(self, session: Session, result: BitsPerByte) -> None:
         """Records an evaluation."""
-        self.writer.write("evaluation", {"step": session.step,
-                                         "bits_per_byte": result.bits_per_byte,
-                                         "nats_per_token": result.nats_per_token})
+        self._write("evaluation", {"step": session.step,
+                                   "bits_per_byte": result.bits_per_byte,
+                                   "nats_per_token": result.nats_per_token})
 
     def saved(self, session: Session, path: Path) -> None:
         """Records a checkpoint."""
-        self.writer.write("checkpoint", {"step": session.step, "path": path.name})
+        self._write("checkpoint", {"step": session.step, "path": path.name})
+
+    def forecast(self, body: Mapping[str, Any]) -> None:
+        """Records a corrected forecast."""
+        self._write("forecast", body)
 
     def note(self, text: str) -> None:
         """Records a remark: a damaged checkpoint, another thread count."""
-        self.writer.write("note", {"text": text})
+        self._write("note", {"text": text})
 
     def finish(self, session: Session) -> None:
         """Says why the loop ended."""
         reason = session.stop.reason if session.stop else "all tokens trained"
-        self.writer.write("end", {"step": session.step, "reason": reason,
-                                  "resumable": bool(session.stop and session.stop.resumable),
-                                  "seconds": dict(session.seconds), "joules": session.joules})
+        self._write("end", {"step": session.step, "reason": reason,
+                            "resumable": bool(session.stop and session.stop.resumable),
+                            "seconds": dict(session.seconds), "joules": session.joules})
+
+    def _write(self, kind: str, body: Mapping[str, Any]) -> None:
+        self._later.do(lambda: self.writer.write(kind, body))
 
     def close(self) -> None:
-        """Closes the file."""
-        self.writer.close()
+        """Waits until all is written, and closes the file."""
+        try:
+            self._later.finish()
+        finally:
+            self.writer.close()

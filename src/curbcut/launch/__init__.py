@@ -1,0 +1,1 @@
+"""Runs on several ranks: starts and watches them here, joins them elsewhere, starts them again."""

@@ -1,0 +1,52 @@
+"""A run file and a text for the tests that train through the command line on several ranks."""
+
+from __future__ import annotations
+
+import json
+
+from tiny import tiny_text
+
+TOML = """
+name = "many"
+[model]
+layers = 2
+width = 32
+heads = 2
+kv_heads = 1
+head_size = 16
+ffn = 64
+vocab = 300
+context_tokens = 128
+[machine]
+name = "{machine}"
+[recipe]
+sequence_tokens = 32
+micro_batch = 2
+global_batch = 8
+precision = "fp32"
+{recipe}
+[train]
+text = "{text}"
+tokens = 2560
+validation_fraction = 0.1
+"""
+
+
+def write_text(folder):
+    """A folder of tiny documents."""
+    text = folder / "text"
+    text.mkdir()
+    for i, document in enumerate(tiny_text(80)):
+        (text / f"{i:03}.py").write_text(document)
+    return text
+
+
+def losses_of(run_folder):
+    """Loss by step, from a run's own record."""
+    found = {}
+    for path in sorted((run_folder / "metrics").glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            if "loss" in row and "gradient_norm" in row:
+                found[row["step"]] = row["loss"]
+    return found

@@ -1,0 +1,40 @@
+"""Methods together on four ranks, each equal to one process."""
+
+from __future__ import annotations
+
+import pytest
+
+import ranks
+from tiny import tiny_run
+
+SHAPE = {"layers": 4, "kv_heads": 2}
+TOGETHER = {
+    "pp x fsdp": {"pp": 2, "dp_shard": 2},
+    "pp x zero-2": {"pp": 2, "dp_shard": 2, "shard": "gradients"},
+    "pp x zero-1": {"pp": 2, "dp_shard": 2, "shard": "optimiser"},
+    "pp x ddp": {"pp": 2, "dp_replicate": 2},
+    "pp x tp": {"pp": 2, "tp": 2},
+    "pp x tp, along the sequence": {"pp": 2, "tp": 2, "sequence_parallel": True},
+    "pp x cp": {"pp": 2, "cp": 2},
+    "interleaved x fsdp": {"pp": 2, "dp_shard": 2, "pipeline": "interleaved", "virtual_stages": 2},
+    "zero-bubble x fsdp": {"pp": 2, "dp_shard": 2, "pipeline": "zero-bubble"},
+    "zero-bubble x tp": {"pp": 2, "tp": 2, "pipeline": "zero-bubble"},
+    "dualpipev x ddp": {"pp": 2, "dp_replicate": 2, "pipeline": "dualpipev"},
+    "dualpipev x tp": {"pp": 2, "tp": 2, "pipeline": "dualpipev"},
+}
+
+
+def together(tied: bool = True, **recipe):
+    return tiny_run(steps=10, model={**SHAPE, "tied_embeddings": tied},
+                    recipe={"micro_batch": 1, "global_batch": 8, **recipe})
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_corpus):
+    """All layouts of one batch are held against the same single process."""
+    return ranks.trace(ranks.alone(together()), tiny_corpus)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_methods_together_are_equal_to_one_process(name, tiny_corpus, one_process):
+    ranks.assert_equal(ranks.trace(together(**TOGETHER[name]), tiny_corpus), one_process)
