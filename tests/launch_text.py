@@ -27,7 +27,7 @@ precision = "fp32"
 {recipe}
 [train]
 text = "{text}"
-tokens = 2560
+tokens = 5120
 validation_fraction = 0.1
 """
 
@@ -47,6 +47,6 @@ def losses_of(run_folder):
     for path in sorted((run_folder / "metrics").glob("*.jsonl")):
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            if "loss" in row and "gradient_norm" in row:
-                found[row["step"]] = row["loss"]
+            if row["kind"] == "step":
+                found[row["body"]["step"]] = row["body"]["loss"]
     return found

@@ -1,11 +1,11 @@
-"""What a step of a session really does on this rank: bytes it holds, collectives it takes part in."""
+"""What a step really does on each rank: bytes it holds, collectives it takes part in."""
 
 from __future__ import annotations
 
 import tempfile
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from curbcut.model import loss
 from curbcut.spec import Account, Run
 from curbcut.train import norm, world
 from curbcut.train.loop import take_step
-from curbcut.train.session import Session, open_session
+from curbcut.train.session import open_session
 
 KINDS = {"allgather": "all_gather", "reduce_scatter": "reduce_scatter", "allreduce": "all_reduce",
          "reduce_": "reduce", "broadcast": "broadcast"}
@@ -153,6 +153,19 @@ def _measure(place: world.World, run: Run, corpus) -> Step:
         take_step(session)
     return Step(sum(masters.values()), sum(moments.values()), sum(apart.values()),
                 held["gradients"], live.peak, counted.calls, counted.bytes)
+
+
+_ALONE: dict[tuple[str, int], ranks.Trace] = {}
+
+
+def alone(run: Run, corpus, steps: int = 10) -> ranks.Trace:
+    """What one process does of the same training; kept, for many layouts ask the same."""
+    plain = ranks.alone(run)
+    plain = replace(plain, recipe=replace(plain.recipe, shard="parameters"))
+    key = (repr((plain.model, plain.recipe)), steps)
+    if key not in _ALONE:
+        _ALONE[key] = ranks.trace(plain, corpus, steps)
+    return _ALONE[key]
 
 
 def measure(run: Run, corpus) -> list[Step]:

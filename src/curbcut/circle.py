@@ -7,7 +7,8 @@ the ledger, from where it corrects the next plan.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from curbcut.meter.clock import SystemClock
 from curbcut.meter.detect import Detected
 from curbcut.meter.energy import EnergyMeter, Lap
 from curbcut.meter.sensors import open_sensors
+from curbcut.plan.calibration import Pair
 from curbcut.plan.forecast import forecast as price
 from curbcut.plan.machines import HERE, ranks_here
 from curbcut.plan.resolve import resolve
@@ -36,6 +38,7 @@ from curbcut.train import folder as run_folders
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curbcut.evaluate.samples import Sample
     from curbcut.launch.environment import Seat
     from curbcut.ledger.store import Ledger
     from curbcut.serve.engine.interface import Stats
@@ -45,6 +48,11 @@ DATA = ".data"
 DEFAULT_NAME = "first"
 QUESTION = 'def read_file(path):\n    """'
 ANSWER_TOKENS = 64
+SAMPLE_TOKENS = 40
+LARGE = 300_000_000
+"""Parameters from which samples are short: they are written without a cache."""
+MOST_WINDOW = 1024
+"""Tokens of a window on which a model of any folder is scored."""
 
 
 @dataclass(frozen=True)
@@ -161,30 +169,110 @@ def _parts(settled: Settled) -> tuple[Resolved, Account, Corpus]:
     return settled.resolved, settled.forecast, settled.corpus
 
 
+def rehearse(draft: Draft, runs: Path, console: Console) -> tuple[Account, Account]:
+    """A minute of the run, made small, through the same code; the plan before it and after it.
+
+    The run itself is neither claimed nor begun. Its rehearsal is a run of its own beside it, and
+    takes the place of an earlier one.
+    """
+    from curbcut.report.rehearsal import print_change
+    from curbcut.train import lock, rehearsal
+
+    draft = draft.with_values({"name": DEFAULT_NAME}, "default")
+    pairs, project = kept_pairs(runs / FILE_NAME), ledger_ratio(runs / FILE_NAME)
+    resolved, corpus = _planned(draft, runs, console, pairs)
+    small = rehearsal.of(resolved.run)
+    heading(console, 2, "rehearsal", small.shrunk)
+    folder = run_folders.run_folder(runs, small.run.name)
+    if folder.exists():
+        with lock.held(folder):
+            shutil.rmtree(folder)
+    settled = Settled(Resolved(small.run, resolved.origins),
+                      price(small.run, pairs, corpus=corpus), corpus, folder)
+    run_folders.claim(folder, settled.resolved, settled.forecast)
+    train(settled, console)
+    with _ledger_with(settled):
+        pass  # opening it took in what the rehearsal left
+    before, after = (price(resolved.run, known, corpus=corpus, project=project)
+                     for known in (pairs, kept_pairs(runs / FILE_NAME)))
+    heading(console, 4, "plan", f"{resolved.run.name}, before and after its rehearsal")
+    print_change(before, after, console)
+    return before, after
+
+
+def _planned(draft: Draft, runs: Path, console: Console,
+             pairs: Sequence[Pair]) -> tuple[Resolved, Corpus]:
+    """The run of a draft and its text, without claiming it; one that stands as it stands."""
+    folder = run_folders.run_folder(runs, draft.get("name"))
+    if (folder / "run.toml").exists():
+        settled = _standing(draft, folder, console)
+        return settled.resolved, settled.corpus
+    heading(console, 1, "plan", "to be rehearsed")
+    machine = _machine(console, ranks_here(draft.get("machine.name", HERE)))
+    first = resolve(draft, here=machine, pairs=pairs)
+    corpus = _corpus(first, runs, console)
+    return resolve(_with_shape(draft, first), here=machine, corpus=corpus, pairs=pairs), corpus
+
+
 def judge(settled: Settled, console: Console) -> BitsPerByte:
     """Step 4: how well the model knows the held-out text, beside gzip and xz."""
     from curbcut.evaluate.bits import evaluate
+    from curbcut.evaluate.samples import of_held_out
     from curbcut.model.weights import load
     from curbcut.train.held_out import final_stride
 
     heading(console, 4, "eval", "held-out bits per byte: lower is better, and zip files are a bar")
     result = run_folders.read_evaluation(settled.folder)
-    if result is None:
-        tokens = settled.resolved.run.recipe.sequence_tokens
-        model, _ = load(settled.folder / "model")
-        result = evaluate(model.eval(), settled.corpus, tokens, stride=final_stride(tokens))
-        run_folders.write_evaluation(settled.folder, result)
-    print_judgement(console, result, settled.corpus)
+    samples = run_folders.read_samples(settled.folder)
+    tokens = settled.resolved.run.recipe.sequence_tokens
+    if result is None or samples is None:
+        model, shape = load(settled.folder / "model")
+        if result is None:
+            result = evaluate(model.eval(), settled.corpus, tokens, stride=final_stride(tokens))
+            run_folders.write_evaluation(settled.folder, result)
+        if samples is None:
+            count = SAMPLE_TOKENS if shape.parameters < LARGE else SAMPLE_TOKENS // 5
+            samples = of_held_out(model.eval(), settled.corpus, tokens=count,
+                                  sequence_tokens=tokens)
+            run_folders.write_samples(settled.folder, samples)
+    print_judgement(console, result, of_corpus(settled.corpus))
+    _print_samples(console, samples)
     return result
 
 
-def print_judgement(console: Console, result: BitsPerByte, corpus: Corpus) -> None:
+def judge_folder(model_folder: Path, text: str, console: Console) -> BitsPerByte:
+    """How well the model of a folder in Hugging Face's format knows the text of another."""
+    from curbcut.evaluate import text as texts
+    from curbcut.evaluate.bits import evaluate
+    from curbcut.evaluate.compressors import reference
+    from curbcut.model.weights import load
+    from curbcut.train.held_out import final_stride
+
+    model, shape = load(model_folder)
+    held = texts.read(text, model_folder)
+    tokens = min(shape.context_tokens, MOST_WINDOW)
+    result = evaluate(model.eval(), held, tokens, stride=final_stride(tokens))
+    print_judgement(console, result, reference(held.text))
+    return result
+
+
+def _print_samples(console: Console, samples: list[Sample]) -> None:
+    """What the model writes after the beginnings of a few held-out documents."""
+    for one in samples:
+        for line in f"{one.prompt}▸{one.written}".splitlines():
+            console.print(f"  │ {line}", highlight=False, markup=False, style="dim")
+        console.print()
+
+
+def print_judgement(console: Console, result: BitsPerByte,
+                    compressors: Mapping[str, float]) -> None:
     """The model's bits per byte in one short table with what compressors need."""
-    rows = {"this model": result.bits_per_byte, **of_corpus(corpus)}
+    rows = {"this model": result.bits_per_byte, **compressors}
     for name, bits in sorted(rows.items(), key=lambda row: row[1]):
         bar = "█" * round(16 * bits)
         style = "bold green" if name == "this model" else "dim"
         console.print(f"  {name:<12} {bits:6.3f} bits/byte  {bar}", style=style, highlight=False)
+    console.print(f"  perplexity {result.perplexity:,.1f} a token", style="dim", highlight=False)
     console.print(f"  on {result.bytes_:,} bytes of text that training never saw; the compressors "
                   "read the same text as one file", style="dim", highlight=False)
 

@@ -17,13 +17,14 @@ from curbcut.errors import CurbcutError, InputError, RunBusy
 from curbcut.launch import local, pulse
 from curbcut.launch.ranks import Task
 from curbcut.launch.watch import Patience
-from curbcut.spec import Account, Resolved, TrainJob
+from curbcut.spec import Account, Resolved, TrainJob, measured
 from curbcut.train import faults, launches, lock
 from curbcut.train import folder as run_folders
 from curbcut.train.session import Silent
 from tiny import tiny_machine, tiny_run, tiny_text
 
-PATIENCE = Patience(silent_seconds=2.0, stuck_seconds=4.0, ending_seconds=20.0)
+PATIENCE = Patience(silent_seconds=4.0, stuck_seconds=60.0, ending_seconds=20.0)
+"""Shorter than a person's, and long enough for a computer that is busy with other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_stopped_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus,
 
 def test_rank_that_sleeps_for_ever_is_the_one_that_is_named(tmp_path, corpus):
     task = task_of(tmp_path, corpus, observers=once(tmp_path, faults.sleep(1e6)))
-    trained(task)
+    trained(task, replace(PATIENCE, stuck_seconds=8.0))
     first, second = launches.read(task.folder)
     assert (first.fault.kind, first.fault.rank) == ("hung", 1) and second.outcome == "done"
 
@@ -206,7 +207,7 @@ def test_fault_at_every_launch_gives_up_and_names_it(tmp_path, corpus):
                 faults.kill()
 
     task = task_of(tmp_path, corpus, observers=lambda world: (Always(),))
-    with pytest.raises(CurbcutError, match="3 launches on end saved nothing more.*rank 1 .*SIGKILL"):
+    with pytest.raises(CurbcutError, match=r"3 launches on end .*rank 1 .*SIGKILL"):
         trained(task)
     assert [one.outcome for one in launches.read(task.folder)] == ["fault"] * 3
 
@@ -288,3 +289,30 @@ def test_ranks_die_with_their_launcher(tmp_path, corpus):
     assert all(gone(one) for one in pids)
     with lock.held(task.folder):
         pass
+
+
+def test_layout_is_checked_before_a_run_of_hours_only(tmp_path, corpus, monkeypatch):
+    from curbcut.train.parallel import shrunken
+
+    asked = []
+
+    def check(run):
+        asked.append(run.recipe.dp_replicate)
+        raise CurbcutError("the gradient of x is not that of one process")
+
+    monkeypatch.setattr(shrunken, "check_gradients", check)
+    task = task_of(tmp_path, corpus)
+    local.check_layout(task, Console(quiet=True))
+    hours = replace(task, forecast=Account(seconds={"total": measured(7200.0, "a plan")}))
+    with pytest.raises(CurbcutError, match="not that of one process"):
+        trained(hours)
+    assert asked == [2] and launches.read(task.folder) == []
+
+
+def test_run_for_other_machines_is_refused_with_what_to_start():
+    with pytest.raises(InputError) as told:
+        local.refuse_machine(2, 4, 2)
+    assert "torchrun --nnodes 2" in told.value.mend
+    with pytest.raises(InputError, match="4 ranks") as told:
+        local.refuse_machine(1, 4, 2)
+    assert "4xhere" in told.value.mend

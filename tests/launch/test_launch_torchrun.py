@@ -76,7 +76,7 @@ def test_command_trains_several_ranks_here_and_the_same_under_torchrun(tmp_path,
     assert there.returncode == 0, there.stdout + there.stderr
     for runs in ("here", "there"):
         ending = run_folders.ended(tmp_path / runs / "many")
-        assert ending is not None and ending.measured.tokens["trained"].value == 2560
+        assert ending is not None and ending.measured.tokens["trained"].value == 5120
     weights = [(tmp_path / runs / "many" / "model" / "model.safetensors").read_bytes()
                for runs in ("here", "there")]
     assert weights[0] == weights[1]

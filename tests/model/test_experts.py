@@ -249,6 +249,21 @@ def test_a_mixture_that_routes_otherwise_is_refused(changes, named):
         weights.shape_of(weights.config(SHAPE) | changes)
 
 
+@pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "Qwen3-235B-A22B", "Qwen3-Coder-30B-A3B",
+                                  "Mixtral-8x7B", "Mixtral-8x22B"])
+def test_presets_with_experts_are_built_and_their_published_size_is_met(name):
+    from curbcut.facts import presets
+    from curbcut.spec import codec
+    shape = codec.build(ModelShape, presets.shape(name))
+    with torch.device("meta"):
+        model = Decoder(shape)
+    built = sum(p.numel() for p in model.parameters())
+    assert built == shape.parameters
+    assert built == pytest.approx(presets.published_parameters(name), rel=0.02)
+    told = weights.shape_of(weights.config(shape))
+    assert replace(told, ffn=shape.ffn, preset=name) == shape
+
+
 @pytest.mark.gpu
 def test_the_grouped_kernel_is_the_loop():
     if not torch.cuda.is_available():

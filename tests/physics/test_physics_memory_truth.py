@@ -112,7 +112,8 @@ def traced_peak(shape: ModelShape, recipe: Recipe) -> int:
 @pytest.mark.parametrize(("shape", "changed"), [
     ({}, {}), ({"layers": 8}, {}), ({}, {"attention": "fused"}),
     ({}, {"micro_batch": 8, "global_batch": 8}), ({"vocab": 8192}, {}),
-    ({"width": 256, "heads": 8, "kv_heads": 2, "ffn": 704, "qk_norm": True}, {})])
+    ({"width": 256, "heads": 8, "kv_heads": 2, "ffn": 704, "qk_norm": True}, {}),
+    ({"experts": 4, "experts_per_token": 2, "expert_ffn": 192}, {})])
 def test_peak_of_a_traced_step(shape, changed):
     recipe = replace(RECIPE, **{"attention": "math", "micro_batch": 4, "global_batch": 4,
                                 **changed})

@@ -16,6 +16,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--on-slow", choices=("record", "relaunch"), default="record",
                         help="what a rank that is several times slower than the others leads to: "
                         "an alert (record), or a new launch from a checkpoint")
+    parser.add_argument("--rehearse", action="store_true",
+                        help="first take a minute of the run, made small, and show what the plan "
+                        "then says; the run itself is not begun")
     parser.set_defaults(run=run)
 
 
@@ -29,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if (seat := environment.read()) is not None:
         return circle.train_seat(draft_of(args), args.runs, seat, console)
+    if args.rehearse:
+        circle.rehearse(draft_of(args), args.runs, console)
+        return 0
     settled = circle.settle(draft_of(args), args.runs, console)
     measured = circle.train(settled, console, relaunch_slow=args.on_slow == "relaunch")
     circle.tell(settled, measured, console)

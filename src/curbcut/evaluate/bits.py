@@ -19,7 +19,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from curbcut.data import Corpus
 from curbcut.data.tokenizer import END_OF_TEXT_ID
 from curbcut.errors import InputError
 from curbcut.model.loss import IGNORED
@@ -39,6 +38,16 @@ class LanguageModel(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [batch, seq, width] -> [batch, seq, vocab]."""
+
+
+class HeldOut(Protocol):
+    """Text to be scored: a `Corpus`, or a folder's (`evaluate.text`)."""
+
+    def tokens(self, split: str) -> npt.NDArray[Any]:
+        """The tokens of "validation", end-of-text tokens between documents."""
+
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """Bytes of text that each token of the vocabulary stands for."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Share:
     """Whether each call has `batch` rows: what is missing is filled with rows that cost nothing."""
 
 
-def evaluate(model: Any, corpus: Corpus, sequence_tokens: int, max_tokens: int | None = None,
+def evaluate(model: Any, corpus: HeldOut, sequence_tokens: int, max_tokens: int | None = None,
              batch: int = 8, stride: int | None = None) -> BitsPerByte:
     """`scored` of `model` (a `LanguageModel`).
 
@@ -82,7 +91,7 @@ def evaluate(model: Any, corpus: Corpus, sequence_tokens: int, max_tokens: int |
         return scored(nats, corpus, sequence_tokens, max_tokens, batch, stride)
 
 
-def scored(nats: Nats, corpus: Corpus, sequence_tokens: int, max_tokens: int | None = None,
+def scored(nats: Nats, corpus: HeldOut, sequence_tokens: int, max_tokens: int | None = None,
            batch: int = 8, stride: int | None = None, share: Share | None = None) -> BitsPerByte:
     """Bits per byte on the held-out split of `corpus` of whatever `nats` stands for.
 

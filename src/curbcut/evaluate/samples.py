@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from curbcut.data import Corpus
 from curbcut.data.tokenizer import END_OF_TEXT_ID
 from curbcut.errors import InputError
 from curbcut.evaluate.bits import evaluating
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model wrote on with."""
+
+    prompt: str
+    written: str
+
+
+PROMPT_TOKENS = 24
+
+
+def of_held_out(model: Any, corpus: Corpus, count: int = 3, tokens: int = 40, *,
+                sequence_tokens: int, seed: int = 0) -> list[Sample]:
+    """What `model` makes of the beginnings of a few held-out documents, evenly chosen."""
+    offsets, text = corpus.document_offsets("validation"), corpus.tokens("validation")
+    tokenizer = corpus.tokenizer()
+    found = []
+    for place in range(min(count, len(offsets) - 1)):
+        number = place * (len(offsets) - 1) // count
+        first, last = int(offsets[number]), int(offsets[number + 1])
+        prompt = [int(one) for one in text[first:min(last, first + PROMPT_TOKENS)]
+                  if one != END_OF_TEXT_ID]
+        said = tokenizer.decode(prompt, skip_special_tokens=False)
+        found.append(Sample(said, continued(model, tokenizer, said, tokens, temperature=0.7,
+                                            sequence_tokens=sequence_tokens, seed=seed)))
+    return found
 
 
 def continued(model: Any, tokenizer: Any, prompt: str, tokens: int, *, sequence_tokens: int,

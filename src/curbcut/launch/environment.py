@@ -97,12 +97,7 @@ def store(seat: Seat, job: str) -> Any:
     A launcher that starts ranks again keeps its store, whose old addresses would be taken for new
     ones; hence the attempt in the prefix. Raises InputError where nobody answers.
     """
-    from torch.distributed import (
-        DistNetworkError,
-        DistStoreError,
-        PrefixStore,  # type: ignore[attr-defined]
-        TCPStore,  # type: ignore[attr-defined]
-    )
+    from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     try:
         served = TCPStore(seat.address, seat.port, is_master=seat.main and not seat.agent_store,

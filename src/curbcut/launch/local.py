@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from curbcut.errors import EXIT_BAD_INPUT, CurbcutError, DamagedFile, InputError, RunBusy
+from curbcut.errors import EXIT_BAD_INPUT, CurbcutError, InputError
 from curbcut.launch import pulse, ranks, watch
 from curbcut.launch.crew import Crew
 from curbcut.launch.environment import Seat, store
@@ -43,6 +43,8 @@ POLL_SECONDS = 0.1
 PAUSED_SECONDS = 5.0
 """A gap in this watch itself (Ctrl-Z, a suspended laptop) after which silence is counted anew."""
 BACKOFF_SECONDS = 0.5
+LARGE_SECONDS = 3600.0
+"""Promised seconds from which a minute of checking the layout's gradients is well spent."""
 FALL_SECONDS = 1.0
 """How long the others may still say why they failed, once one has ended in disorder."""
 
@@ -80,6 +82,8 @@ def train(task: Task, console: Console, patience: Patience | None = None) -> Fin
     refuse_machine(run.machine.nodes, run.recipe.ranks, run.machine.accelerators_per_node)
     with lock.held(run_folder), _signals() as signals:
         done, stalls = launches.read(run_folder), 0
+        if not done:
+            check_layout(task, console)
         while True:
             launch = _attempt(task, done, signals, patience, console)
             done.append(launch)
@@ -98,6 +102,23 @@ def train(task: Task, console: Console, patience: Patience | None = None) -> Fin
             console.print(f"  {fault.kind}: {fault}; all other ranks were ended; launching again "
                           f"from step {launch.saved_step}", highlight=False, markup=False)
             time.sleep(BACKOFF_SECONDS * stalls)
+
+
+def check_layout(task: Task, console: Console) -> None:
+    """Before a run of hours: are its recipe's gradients, on a shrunken model, those of one process?
+
+    Raises CurbcutError naming the parameter whose gradient is not.
+    """
+    promised = task.forecast.get("seconds", "total")
+    if promised is None or (promised.value or 0.0) < LARGE_SECONDS:
+        return
+    from curbcut.train.parallel.shrunken import check_gradients
+
+    console.print("  checking this layout's gradients against one process, on a small model ...",
+                  style="dim")
+    found = check_gradients(task.resolved.run)
+    console.print(f"  equal in {found.seconds:.0f} s: {'; '.join(found.layouts)}", style="dim",
+                  highlight=False, markup=False)
 
 
 def refuse_machine(nodes: int, wanted: int, here: int) -> None:

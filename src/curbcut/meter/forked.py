@@ -60,7 +60,7 @@ def _fork(work: Callable[[int], Any], rank: int, pipes: list[tuple[int, int]]) -
 
 def _gathered(reads: list[int], until: float) -> list[str]:
     """All text of each pipe, up to its end or the time's."""
-    texts = {read: b"" for read in reads}
+    texts = dict.fromkeys(reads, b"")
     with selectors.DefaultSelector() as ready:
         for read in reads:
             ready.register(read, selectors.EVENT_READ)

@@ -35,7 +35,8 @@ def seconds(each: Collective, chip: Chip, constants: TrainingConstants,
     elif each.kind == "all_to_all":
         found = _exchange(each.bytes_, inside, outside, link, card, constants, experts_per_token)
     else:
-        twice = 2.0 if each.kind == "all_reduce" else 1.0
+        passes: dict[str, Number] = {"all_reduce": 2.0, "reduce_scatter": constants.reduce_scatter}
+        twice = passes.get(each.kind, 1.0)
         found = _ring(twice, each.bytes_, inside, outside, link, card, constants)
     return where(ranks > 1, found, 0.0)
 
@@ -46,7 +47,7 @@ def _send(bytes_: Number, crossing: Number, link: Number, card: Number,
             + where(crossing, constants.network_latency, 0.0))
 
 
-def _ring(twice: float, bytes_: Number, inside: Number, outside: Number, link: Number,
+def _ring(twice: Number, bytes_: Number, inside: Number, outside: Number, link: Number,
           card: Number, constants: TrainingConstants) -> Number:
     near = twice * bytes_ * (inside - 1) / inside / link
     far = twice * bytes_ * (outside - 1) / outside / inside ** constants.rails / card

@@ -115,6 +115,8 @@ class TrainingConstants:
     """Power of the ranks in a node with which they share its network cards (1: all of each)."""
     all_to_all: Number
     """Bandwidth of an all-to-all, beside the other collectives."""
+    reduce_scatter: Number
+    """Time of a reduce-scatter beside a ring's (gloo makes it of an all-reduce: twice that)."""
     bucket_bytes: Number
     """Bytes of gradients in one message."""
     imbalance: Number

@@ -346,7 +346,8 @@ def _context(shape: Number, recipe: Number, elements: ElementBytes) -> list[Coll
 def _experts(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collective]:
     """Tokens go to their experts and come back, forward and backward (GShard, arXiv:2006.16668):
     each token is sent once for each of its experts, evenly. With sequence parallelism each of the
-    tp ranks sends its own share of the tokens.
+    tp ranks sends its own share of the tokens. How many come is said before, in 8 bytes an expert,
+    which are left out.
     """
     if _never(recipe.ep, 1) or _never(shape.expert_layers, 0):
         return []

@@ -15,11 +15,16 @@ from curbcut.plan import rules
 from curbcut.spec import codec
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate
-from curbcut.spec.nouns import Machine, Run
+from curbcut.spec.nouns import Machine, Recipe, Run
 
 Pair = tuple[Mapping[str, Any], Account, Account]
 """A run as a plain dict, what was promised, what was measured."""
 
+METHODS = ("compile", "recompute", "offload", "attention", "chunked_loss", "optimiser", "pp", "tp",
+           "cp", "ep", "dp_replicate", "dp_shard", "micro_batch")
+"""Fields of a recipe whose runs teach each other less than those of the same values."""
+OTHER_METHODS_SPREAD = 1.2
+"""Factor either way that is added where only runs by other methods were measured."""
 MOST_RUNS = 30
 """Newest runs looked at; the ledger gives them newest first."""
 ONE_RUN_SPREAD = {"time": 1.3, "memory": 1.15}
@@ -48,21 +53,43 @@ def memory_spread(machine: Machine, learned: Correction) -> float:
     return memory.MEMORY_SPREAD.get(machine.kind, memory.MEMORY_SPREAD["gpu"])
 
 
-def correction(machine: Machine, precision: str, pairs: Iterable[Pair]) -> Correction:
-    """Factors learned from runs of the same machine, accelerator and precision.
+def correction(machine: Machine, precision: str, pairs: Iterable[Pair],
+               recipe: Recipe | None = None) -> Correction:
+    """Factors learned from runs of the same machine, accelerator and precision; where `recipe` is
+    given, from those by its own methods first.
 
     Each measured run is compared with what today's physics says of it, not with what was promised
     then: a promise that was already corrected would be corrected twice.
     """
-    times: list[float] = []
-    bytes_: list[float] = []
+    times: dict[bool, list[float]] = {True: [], False: []}
+    bytes_: dict[bool, list[float]] = {True: [], False: []}
     for plain, _, measured in itertools.islice(pairs, MOST_RUNS):
         run = rebuilt(plain)
         if run is None or not _same(run, machine, precision):
             continue
-        times += _time_ratio(run, measured)
-        bytes_ += _memory_ratio(run, measured)
-    return Correction(_factor("time", times), _factor("memory", bytes_))
+        alike = recipe is None or _alike(run.recipe, recipe)
+        times[alike] += _time_ratio(run, measured)
+        bytes_[alike] += _memory_ratio(run, measured)
+    return Correction(_of_alike("time", times), _of_alike("memory", bytes_))
+
+
+def _alike(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes use the same methods, so that what one was off by the other is too."""
+    return all(getattr(one, name) == getattr(other, name) for name in METHODS)
+
+
+def _of_alike(what: str, ratios: Mapping[bool, list[float]]) -> Estimate | None:
+    """The factor of runs by the same methods; without any, that of the others, believed less: a
+    compiled run says little of what a plain one is off by.
+    """
+    if ratios[True]:
+        return _factor(what, ratios[True])
+    found = _factor(what, ratios[False])
+    if found is None or found.value is None or found.low is None or found.high is None:
+        return found
+    return Estimate(found.value, found.low / OTHER_METHODS_SPREAD,
+                    found.high * OTHER_METHODS_SPREAD, "modelled",
+                    f"{found.source} by other methods")
 
 
 def corrected(estimate: Estimate, factor: Estimate | None) -> Estimate:

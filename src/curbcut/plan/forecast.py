@@ -67,7 +67,7 @@ def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
     what `pairs` teach of the machine.
     """
     pairs = list(pairs)
-    learned = learned or correction(run.machine, run.recipe.precision, pairs)
+    learned = learned or correction(run.machine, run.recipe.precision, pairs, run.recipe)
     sheet = Sheet()
     write_seconds(sheet, run, step_seconds(run, learned, step_rates), corpus)
     _write_use(sheet, run)
@@ -153,11 +153,11 @@ def write_seconds(sheet: Sheet, run: Run, step: Estimate,
                   lambda start, share, steps: start + share * steps, "seconds",
                   source=sheet["faults.lost_share"].estimate.source
                   or sheet["start.seconds"].estimate.source, basis="modelled")
-    kinds = KINDS
+    kinds: tuple[str, ...] = KINDS
     if run.recipe.compile:
         sheet.leaf("seconds.compile", modelled(
-            rules.COMPILE_SECONDS, rules.COMPILE_SPREAD, "the first compiled steps: measured on "
-            "two machines"), "seconds")
+            rules.COMPILE_SECONDS, rules.COMPILE_SPREAD, "the first compiled steps: as a "
+            "CPU took for a 30M decoder"), "seconds")
         kinds = (*KINDS, "compile")
     sheet.formula("seconds.total", " + ".join(kinds),
                   [f"seconds.{kind}" for kind in kinds], lambda *each: sum(each), "seconds",

@@ -84,6 +84,9 @@ def base_recipe(shape: ModelShape, machine: Machine,
         "precision": precision, "sequence_tokens": sequence,
         "attention": "math" if math else "fused", "optimiser": optimiser, "micro_batch": 1,
         "global_batch": machine.accelerators, "learning_rate": 1e-3,
+        # Of what is long enough: `resolve` takes it back where the run turns out to be short.
+        "compile": machine.kind == "gpu" and fixed.get("stack", "torch") == "torch"
+        and fixed.get("offload") != "activations",
     }
     reasons = {"precision": why, "sequence_tokens": "by machine and model size",
                "attention": "faster at this length on this kind of machine",

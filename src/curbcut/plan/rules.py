@@ -84,11 +84,11 @@ RUN_BYTES = 160 * 2**20
 two runs of the whole circle peaked 140 and 180 MiB above what their steps alone take."""
 COMPILE_SECONDS = 68.0
 COMPILE_SPREAD = 1.5
-"""What the first compiled steps take beyond others: 60 to 77 s measured for a block of a 30M
-decoder with an empty cache (18 s with a full one), whatever the number of layers."""
+"""What the first compiled steps take beyond others: 63 to 77 s measured on a CPU for a 30M decoder
+with an empty cache, 18 s with a full one. On GPUs it is assumed to be alike."""
 COMPILE_GAIN = 0.16
-"""Least speed that compiled blocks were measured to gain on GPUs (16 to 21%); on CPUs with our own
-attention, norm and loss nothing was gained (30M decoder, bf16: 1,320 to 1,509 tokens/s)."""
+"""Speed that compiled blocks gain on GPUs (torchtitan's 8B on 8 H100: levers.csv). On CPUs with our
+own attention, norm and loss nothing was gained (30M decoder, bf16: 1,320 to 1,509 tokens/s)."""
 START_SECONDS = 0.1
 """Building the model and writing the export: 0.05 s measured for 4M parameters; x5 either way."""
 

@@ -22,6 +22,7 @@ _LABELS = {
     ("tokens_per_second", "answers"): "asked to serve",
     ("tokens_per_second", "most"): "most to serve", ("memory_bytes", "server"): "to serve",
     ("mfu", "run"): "MFU", ("hfu", "run"): "HFU", ("goodput", "run"): "goodput",
+    ("goodput", "ettr"): "ETTR",
     ("loss", "nats_per_token"): "nats a token", ("loss", "bits_per_byte"): "bits a byte",
     ("joules_per_token", "training"): "a token trained",
     ("joules_per_token", "answer"): "a token answered",

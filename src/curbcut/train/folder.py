@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import DamagedFile, InputError
 from curbcut.evaluate.bits import BitsPerByte
@@ -16,6 +16,9 @@ from curbcut.ledger import codec as ledger_codec
 from curbcut.spec import Account, Resolved, Run, dumps, load
 from curbcut.spec import codec as spec_codec
 from curbcut.spec.draft import Draft, flatten
+
+if TYPE_CHECKING:
+    from curbcut.evaluate.samples import Sample
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -150,6 +153,21 @@ def read_evaluation(folder: Path) -> BitsPerByte | None:
     """What `write_evaluation` wrote; None where it is missing or damaged: it can be done again."""
     try:
         return BitsPerByte(**json.loads((folder / "evaluation.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_samples(folder: Path, samples: list[Sample]) -> None:
+    """Writes `samples.json`: what the final weights wrote."""
+    write_whole(folder / "samples.json", json.dumps([asdict(one) for one in samples], indent=1))
+
+
+def read_samples(folder: Path) -> list[Sample] | None:
+    """What `write_samples` wrote; None where it is missing or damaged: it can be done again."""
+    from curbcut.evaluate.samples import Sample
+
+    try:
+        return [Sample(**one) for one in json.loads((folder / "samples.json").read_text())]
     except (OSError, ValueError, TypeError):
         return None
 

@@ -146,7 +146,7 @@ def _dealt(parts: Sequence[Tensor], master: DTensor) -> list[Tensor]:
         whole = (whole.mT if across else whole).flatten()
     back = flat[0].new_empty(sum(given))
     dist.all_to_all_single(back, whole.contiguous(), given, taken, group)
-    turned = back.split(given[:len(flat)])
+    turned = torch.split(back, given[:len(flat)])
     return [(one.view_as(part).mT if across else one.view_as(part))
             for one, part in zip(turned, flat, strict=True)]
 

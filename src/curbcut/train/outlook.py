@@ -93,7 +93,8 @@ def said(found: Outlook, levers: list[str]) -> str:
     if found.usd is not None and found.promised_usd:
         more = found.usd - found.promised_usd
         parts.append(f"{'+' if more >= 0 else '-'}{units.show(abs(more), 'usd')}")
-    text = f"will end {abs(found.over):.0%} {way} ({', '.join(parts)})"
+    much = f"{1 + found.over:.1f} times" if found.over > 1 else f"{abs(found.over):.0%}"
+    text = f"will end {much} {'the plan' if found.over > 1 else way} ({', '.join(parts)})"
     if found.over <= 0:
         return text
     if not levers:

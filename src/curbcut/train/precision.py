@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from curbcut.errors import InputError
 from curbcut.spec import Precision
+from curbcut.train.norm import local
 from curbcut.train.sums import Sums, settled
 
 _DTYPE: dict[str, torch.dtype] = {
@@ -125,7 +126,8 @@ def publish_masters(weights: Weights) -> None:
         weights.exchange.publish()
     elif weights.split:
         with torch.no_grad():
-            torch._foreach_copy_(list(weights.compute.values()), list(weights.masters.values()),
+            torch._foreach_copy_([local(one) for one in weights.compute.values()],
+                                 [local(one) for one in weights.masters.values()],
                                  non_blocking=weights.resting)
 
 

@@ -133,8 +133,8 @@ def _check_pipeline(shape: ModelShape, recipe: Recipe) -> None:
                          where="recipe.global_batch",
                          mend=f'set it to {near}, or recipe.pipeline = "1f1b"')
     if recipe.pipeline in ("zero-bubble", "dualpipev") and recipe.compile:
-        raise InputError(f"pipeline = {_quoted(recipe.pipeline)} splits the backward pass, and with "
-                         "compile = true can be planned but not run by this version",
+        raise InputError(f"pipeline = {_quoted(recipe.pipeline)} splits the backward pass, which "
+                         "with compile = true can be planned but not run by this version",
                          where="recipe.pipeline",
                          mend='set recipe.compile = false, or recipe.pipeline = "1f1b"')
     cut = recipe.shard != "optimiser" and recipe.dp_shard * recipe.cp > 1

@@ -34,6 +34,7 @@ from curbcut.train.observers.forecast import ForecastCorrector
 from curbcut.train.observers.limits import LimitKeeper
 from curbcut.train.observers.recorder import Recorder
 from curbcut.train.observers.signals import Signals
+from curbcut.train.room import or_levers
 from curbcut.train.session import Observer, Session, Stop, device_of, open_session
 from curbcut.train.world import World
 
@@ -79,8 +80,9 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
         resume(session, run_folder / CHECKPOINTS, _saying(console, recorder))
         _count_the_past(session, began, _saying(console, recorder))
         results: list[BitsPerByte] = []
-        stop = train(session, [*_observers(session, recorder, console, results),
-                               *extra_observers, *([recorder] if recorder else [])])
+        with or_levers(resolved.run):
+            stop = train(session, [*_observers(session, recorder, console, results),
+                                   *extra_observers, *([recorder] if recorder else [])])
         with session.timed("other"):
             export(session, run_folder)
         account = measured_account(session)

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-
 from curbcut.train.norm import local
 
 

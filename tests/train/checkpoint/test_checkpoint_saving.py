@@ -45,7 +45,7 @@ def test_the_newest_are_kept(tmp_path):
 def test_an_older_one_is_pruned_only_after_the_new_one_verified(tmp_path, monkeypatch):
     one = saver(tmp_path, keep=1)
     one.save(progress(1), tensors(1))
-    monkeypatch.setattr(manifest, "check", lambda *_: (_ for _ in ()).throw(
+    monkeypatch.setattr(shards, "check", lambda *_: (_ for _ in ()).throw(
         OSError(errno.EIO, "Input/output error")))
     with pytest.raises(InputError, match="Input/output"):
         one.save(progress(2), tensors(2))
@@ -59,7 +59,7 @@ def test_a_byte_that_the_disk_keeps_wrongly_is_found_at_once(tmp_path, monkeypat
         return write(handle, bytes(data[:-1]) + b"\xee")
 
     monkeypatch.setattr(os, "write", wrong)
-    with pytest.raises(InputError, match=r"rank-00000\.safetensors: does not match its sha256"):
+    with pytest.raises(InputError, match=r"gives back other bytes.*rank-00000"):
         saver(tmp_path).save(progress(), tensors())
     assert names(tmp_path) == []
 

@@ -31,6 +31,19 @@ def test_safetensors_reads_what_is_written(tmp_path):
         assert torch.equal(found[name].float(), tensor.float())
 
 
+@pytest.mark.parametrize("harm", ["first", "last", "longer", "shorter"])
+def test_bytes_that_are_not_those_in_memory_are_seen(tmp_path, harm):
+    named, path = held({"a": torch.arange(9.0), "b": torch.ones(3)}), tmp_path / "file"
+    shards.write(path, named, lambda _: None)
+    shards.check(path, named)
+    data = bytearray(path.read_bytes())
+    if harm in ("first", "last"):
+        data[0 if harm == "first" else -1] ^= 1
+    path.write_bytes({"longer": data + b"x", "shorter": data[:-1]}.get(harm, data))
+    with pytest.raises(OSError, match="other bytes"):
+        shards.check(path, named)
+
+
 def test_an_empty_tensor_takes_no_bytes(tmp_path):
     shards.write(tmp_path / "file", held({"none": torch.empty(0, 4), "one": torch.ones(1)}),
                  lambda _: None)

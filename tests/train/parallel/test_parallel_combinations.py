@@ -1,4 +1,4 @@
-"""Methods together on four ranks, each equal to one process."""
+"""Methods together on four ranks, each equal to one process. More stand with each method."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from tiny import tiny_run
 SHAPE = {"layers": 4, "kv_heads": 2}
 TOGETHER = {
     "pp x fsdp": {"pp": 2, "dp_shard": 2},
-    "pp x zero-2": {"pp": 2, "dp_shard": 2, "shard": "gradients"},
     "pp x zero-1": {"pp": 2, "dp_shard": 2, "shard": "optimiser"},
     "pp x ddp": {"pp": 2, "dp_replicate": 2},
-    "pp x tp": {"pp": 2, "tp": 2},
     "pp x tp, along the sequence": {"pp": 2, "tp": 2, "sequence_parallel": True},
     "pp x cp": {"pp": 2, "cp": 2},
     "interleaved x fsdp": {"pp": 2, "dp_shard": 2, "pipeline": "interleaved", "virtual_stages": 2},
     "zero-bubble x fsdp": {"pp": 2, "dp_shard": 2, "pipeline": "zero-bubble"},
     "zero-bubble x tp": {"pp": 2, "tp": 2, "pipeline": "zero-bubble"},
-    "dualpipev x ddp": {"pp": 2, "dp_replicate": 2, "pipeline": "dualpipev"},
+    "ddp x tp": {"dp_replicate": 2, "tp": 2},
+    "ddp x cp": {"dp_replicate": 2, "cp": 2},
     "dualpipev x tp": {"pp": 2, "tp": 2, "pipeline": "dualpipev"},
 }
 

@@ -113,6 +113,22 @@ def test_two_ranks_equal_one_process(tiny_corpus, mode, layout):
 
 
 @pytest.mark.parametrize("mode", ["selective", "full"])
+def test_compiled_blocks_have_the_same_gradients(monkeypatch, mode):
+    monkeypatch.setattr(parallel.compiled, "BACKEND", "aot_eager")
+    # in a process of its own: what the compiler starts would not live on in later tests' ranks
+    assert ranks.spawn(_compiled_is_the_same, run_of(mode).recipe, mode) == [True]
+
+
+def _compiled_is_the_same(world, mode):
+    del world
+    wanted, ours = gradients(run_of("none")), gradients(run_of(mode, compile=True))
+    assert ours[0] == pytest.approx(wanted[0], rel=1e-6)
+    for name, grad in wanted[1].items():
+        torch.testing.assert_close(ours[1][name], grad, atol=1e-6, rtol=1e-4)
+    return True
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
 def test_it_fails_where_it_is_not_applied(monkeypatch, mode):
     monkeypatch.setattr(parallel.recompute, "apply", lambda model, world, recipe: model)
     assert saved_bytes(run_of(mode)) == saved_bytes(run_of("none"))

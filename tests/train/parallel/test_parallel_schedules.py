@@ -85,7 +85,7 @@ def seconds(ranks, last: int, pieces: int) -> float:
         free[rank], at[rank] = now, at[rank] + 1
         return True
 
-    while any([at[rank] < len(ranks[rank]) and attempt(rank) for rank in range(len(ranks))]):
+    while any(at[rank] < len(ranks[rank]) and attempt(rank) for rank in range(len(ranks))):
         pass
     assert all(done == len(one) for done, one in zip(at, ranks, strict=True)), "ranks wait for ever"
     return max(free)

@@ -30,21 +30,10 @@ SHAPE = {"layers": 8, "width": 128, "heads": 4, "kv_heads": 4, "head_size": 32, 
          "vocab": 512}
 
 
-ALONE: dict[tuple[int, int, int], ranks.Trace] = {}
-
-
-def _alone(micro, batch, steps, corpus):
-    if (micro, batch, steps) not in ALONE:
-        run = tiny_run(steps=steps, recipe={"micro_batch": micro, "global_batch": batch})
-        ALONE[micro, batch, steps] = ranks.trace(run, corpus, steps)
-    return ALONE[micro, batch, steps]
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_losses_and_gradients_are_those_of_one_process(tiny_corpus, layout):
     run = tiny_run(steps=10, recipe=LAYOUTS[layout])
-    one = _alone(run.recipe.micro_batch, run.recipe.global_batch, 10, tiny_corpus)
-    ranks.assert_equal(ranks.trace(run, tiny_corpus), one)
+    ranks.assert_equal(ranks.trace(run, tiny_corpus), measured.alone(run, tiny_corpus))
 
 
 @pytest.mark.parametrize("recipe", TWO)
@@ -53,7 +42,7 @@ def test_losses_and_gradients_are_those_of_one_process(tiny_corpus, layout):
 def test_untied_embeddings_and_clipping(tiny_corpus, recipe, changes):
     run = tiny_run(steps=10, model=changes.get("model"),
                    recipe={**recipe, **changes.get("recipe", {})})
-    many, one = ranks.trace(run, tiny_corpus), ranks.trace(ranks.alone(run), tiny_corpus)
+    many, one = ranks.trace(run, tiny_corpus), measured.alone(run, tiny_corpus)
     ranks.assert_equal(many, one)
     if "recipe" in changes:
         squares = sum(float((g.astype("f8") ** 2).sum()) for g in many.gradients[0].values())
@@ -63,16 +52,15 @@ def test_untied_embeddings_and_clipping(tiny_corpus, recipe, changes):
 @pytest.mark.parametrize("recipe", TWO)
 def test_bf16_differs_by_the_order_of_fp32_sums_only(tiny_corpus, recipe):
     run = tiny_run(steps=10, recipe={**recipe, **MORE, "precision": "bf16"})
-    ranks.assert_equal(ranks.trace(run, tiny_corpus), ranks.trace(ranks.alone(run), tiny_corpus),
+    ranks.assert_equal(ranks.trace(run, tiny_corpus), measured.alone(run, tiny_corpus),
                        tolerance=2e-2)
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])
 def test_parameters_that_rest_in_host_memory(tiny_corpus, monkeypatch, kind):
     monkeypatch.setattr(refusals, "check", lambda *_: None)  # on a CPU it moves nothing
-    run = tiny_run(steps=6, recipe={"dp_shard": 2, "precision": kind, "offload": "parameters"})
-    ranks.assert_equal(ranks.trace(run, tiny_corpus, 6),
-                       ranks.trace(ranks.alone(run), tiny_corpus, 6),
+    run = tiny_run(steps=4, recipe={"dp_shard": 2, "precision": kind, "offload": "parameters"})
+    ranks.assert_equal(ranks.trace(run, tiny_corpus, 4), measured.alone(run, tiny_corpus, 4),
                        tolerance=1e-5 if kind == "fp32" else 2e-2)
 
 
@@ -83,8 +71,7 @@ def test_a_method_that_does_nothing_is_seen(tiny_corpus, monkeypatch, recipe):
     monkeypatch.setattr(build.sharded, "apply", lambda model, world, recipe: model)
     after = measured.measure(run, tiny_corpus)
     with pytest.raises(AssertionError):
-        ranks.assert_equal(ranks.trace(run, tiny_corpus, 2),
-                           _alone(run.recipe.micro_batch, run.recipe.global_batch, 2, tiny_corpus))
+        ranks.assert_equal(ranks.trace(run, tiny_corpus, 2), measured.alone(run, tiny_corpus, 2))
     assert after[0].calls == {} != before[0].calls
     for kind in ("masters", "moments", "gradients"):
         held, whole = getattr(before[0], kind), getattr(after[0], kind)

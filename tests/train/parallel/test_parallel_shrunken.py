@@ -65,7 +65,7 @@ def test_the_fresh_process_finds_the_same():
 def test_what_a_rank_fails_with_is_told():
     small = shrunken.shrunken(large(pp=2, precision="fp32"))[0]
     odd = replace(small, model=replace(small.model, head_size=15))
-    with pytest.raises(CurbcutError, match="the small model failed: rank .: InputError: .*head"):
+    with pytest.raises(CurbcutError, match=r"the small model failed: rank .: InputError: .*head"):
         shrunken.from_fresh_process([odd], 60.0)
 
 

@@ -22,6 +22,7 @@ LAYOUTS = {
     "tp 2, sequence, tied": ({"tp": 2, "sequence_parallel": True}, {}),
     "tp 4, sequence": ({"tp": 4, "sequence_parallel": True}, FOUR | {"kv_heads": 2}),
     "tp 2, odd vocabulary": ({"tp": 2}, {"vocab": 301}),
+    "tp 2, scores at once, kept small": ({"tp": 2, "chunked_loss": False, "z_loss": 0.05}, {}),
     "tp 2, experts": ({"tp": 2, "balance_loss": 0.05}, EXPERTS),
     "shards 2, tp 2": ({"dp_shard": 2, "tp": 2}, {"tied_embeddings": False}),
     "shards 2, tp 2, sequence, experts": ({"dp_shard": 2, "tp": 2, "sequence_parallel": True},
@@ -46,19 +47,18 @@ def test_losses_and_gradients_are_those_of_one_process(tiny_corpus, layout):
     ranks.assert_equal(*both(LAYOUTS[layout], tiny_corpus))
 
 
-@pytest.mark.parametrize("layout", ["tp 2", "shards 2, tp 2, sequence"])
-def test_a_model_that_is_not_split_is_seen_by_its_parts(tiny_corpus, monkeypatch, layout):
+@pytest.mark.parametrize("recipe", [{"tp": 2}, {"dp_shard": 2, "tp": 2},
+                                    {"tp": 2, "sequence_parallel": True}])
+def test_a_model_that_is_not_split_is_seen_by_its_parts(monkeypatch, recipe):
     """Whole matrices on each rank would train alike: what tells them apart is what a rank holds."""
     from curbcut.train.parallel import build
 
-    recipe, model = LAYOUTS[layout]
-    run = tiny_run(recipe=recipe, model=model)
+    run = tiny_run(recipe=recipe, model={"kv_heads": 2})
     split = ranks.spawn(held_elements, run.recipe, run)
     monkeypatch.setattr(build.tensor, "apply", lambda model, world, recipe: model)
     whole = ranks.spawn(held_elements, run.recipe, run)
-    norms = 2 * 2 * 32 + 32
-    wanted = whole[0] / 2 if run.recipe.dp_shard == 1 else whole[0] / 2
-    assert all(abs(held - wanted) <= norms for held in split)
+    norms = (2 * 2 * 32 + 32) / run.recipe.dp_shard
+    assert all(held == (whole[0] + norms) / 2 for held in split)
 
 
 def held_elements(place, run):
@@ -123,8 +123,10 @@ def test_evaluation_says_the_same_on_any_layout_and_for_any_length(recipe):
     assert sum(said) / run.recipe.tp == pytest.approx(wanted, rel=1e-5)
 
 
-def test_bf16_halves_follow_their_fp32_masters(tiny_corpus):
-    run = tiny_run(steps=3, recipe={"tp": 2, "precision": "bf16"}, model={"vocab": 301})
+@pytest.mark.parametrize("recipe", [
+    {"tp": 2}, {"tp": 2, "dp_replicate": 2}, {"tp": 2, "dp_shard": 2, "sequence_parallel": True}])
+def test_bf16_follows_its_fp32_masters(tiny_corpus, recipe):
+    run = tiny_run(steps=3, recipe={"precision": "bf16"} | recipe, model={"vocab": 301})
     many, one = ranks.trace(run, tiny_corpus, 3), ranks.trace(ranks.alone(run), tiny_corpus, 3)
     assert many.losses == pytest.approx(one.losses, rel=2e-3)
     for name, theirs in one.gradients[0].items():

@@ -144,7 +144,7 @@ class Saver:
             if held:
                 path = writing.aside / f"rank-{self.world.rank:05d}.safetensors"
                 facts = shards.write(path, held, lambda point: self._reach(point, step))
-                manifest.check(writing.aside, [facts])
+                shards.check(path, held)
                 writing.facts = facts
             self._reach("save: after shard", step)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Leaves the accounts so far beside the metrics, for an attempt that may have to go on from here."""
+"""Leaves the accounts so far beside the metrics, for an attempt that may go on from here."""
 
 from __future__ import annotations
 

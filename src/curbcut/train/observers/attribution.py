@@ -11,7 +11,7 @@ WARM_STEPS = 5
 """First steps of a process: the last three of them say what a step usually takes."""
 WINDOW_STEPS = 50
 HANG_FACTOR = 5.0
-"""A step this many times as long as usual was held up: by a slow rank, or the process was stopped."""
+"""A step so many times as long as usual was held up: by a slow rank, or the process was stopped."""
 HANG_LEAST_SECONDS = 1.0
 """Beyond the usual: shorter delays are the machine's ordinary jitter."""
 

@@ -14,8 +14,8 @@ from curbcut.train.session import Session, Silent, StepReport
 SHARE = 0.02
 """Of the run, before anything is said; and between two looks."""
 LEAST_STEPS = 20
-DRIFT = 0.05
-"""It is said again when the expected end has moved by this share of the promise."""
+DRIFT = 0.15
+"""It is said again when the expected end has moved by this share of what was said last."""
 
 
 class ForecastCorrector(Silent):
@@ -46,10 +46,12 @@ class ForecastCorrector(Silent):
         if found is None:
             return
         self.record(found.plain())
-        last = 0.0 if self._said is None else self._said
-        moved = abs(found.over - last) > DRIFT
-        if moved and (not found.inside or self._said is not None):
-            self._said = found.over
+        if self._said is None:
+            tell = not found.inside
+        else:
+            tell = abs(found.seconds / self._said - 1) > DRIFT
+        if tell:
+            self._said = found.seconds
             self._waiting = found
             self._price(session)
             self._tell()

@@ -26,7 +26,8 @@ class LimitKeeper(Silent):
     def after_step(self, session: Session, report: StepReport) -> None:
         """Compares each limit with what was used plus what the next step and the end will take."""
         limits = session.run.limits
-        if limits.seconds is limits.money is limits.kwh is limits.kgco2e is None:
+        if (limits.seconds is None and limits.money is None and limits.kwh is None
+                and limits.kgco2e is None):
             return
         session.watch.lap()
         self._recent.append(report.seconds)

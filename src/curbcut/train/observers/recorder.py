@@ -8,9 +8,9 @@ from typing import Any
 
 from curbcut.evaluate.bits import BitsPerByte
 from curbcut.ledger.inbox import Writer
+from curbcut.model.experts import busiest, loads
 from curbcut.train.later import Later
 from curbcut.train.session import Session, Silent, StepReport
-
 
 MOST_STEP_LINES = 20_000
 """Lines of steps in a whole run, about: 10 MB."""
@@ -45,7 +45,8 @@ class Recorder(Silent):
                 "gradient_norm": report.gradient_norm, "learning_rate": report.learning_rate,
                 "step_seconds": report.seconds, "seconds": dict(session.seconds),
                 "joules": session.joules,
-                "unmetered_seconds": session.unmetered_seconds})
+                "unmetered_seconds": session.unmetered_seconds,
+                **_expert_load(session)})
 
     def evaluated(self, session: Session, result: BitsPerByte) -> None:
         """Records an evaluation."""
@@ -81,3 +82,9 @@ class Recorder(Silent):
             self._later.finish()
         finally:
             self.writer.close()
+
+
+def _expert_load(session: Session) -> dict[str, float]:
+    """How many times its even share the busiest expert got on this rank since the last line."""
+    found = busiest(loads(session.model))
+    return {} if found is None else {"busiest_expert": found}

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask for a checkpoint and an orderly end."""
+"""SIGTERM, SIGINT and SIGUSR1 (a batch system warns with it) ask for a checkpoint and an end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from curbcut.train.session import Session, Silent, StepReport
 
+ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1")
+               if hasattr(signal, name))
+
 
 class Signals(Silent):
     """The first signal ends the run, resumable, after the current step; a second one at once."""
@@ -18,9 +21,9 @@ class Signals(Silent):
         self._before: dict[int, Any] = {}
 
     def start(self, session: Session) -> None:
-        """Takes over the two signals (only the main thread may)."""
+        """Takes over the signals (only the main thread may)."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in ASKING:
                 self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

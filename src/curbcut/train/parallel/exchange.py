@@ -7,7 +7,7 @@ fp32. All ranks send buckets in one order, whatever order autograd takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,10 @@ class Bucket:
 
 
 def buckets(sizes: Mapping[str, int], owners: Mapping[str, int]) -> list[Bucket]:
-    """Parameters by elements on a rank, in the order of the model, as buckets from last to first."""
+    """Buckets, from last to first, of parameters whose elements on a rank are in `sizes`."""
     open_: dict[int, list[str]] = {}
     found: list[Bucket] = []
-    for name in reversed(sizes):
+    for name in reversed(tuple(sizes)):
         owner = owners.get(name, EVERYBODY)
         held = open_.setdefault(owner, [])
         if held and 4 * (sum(sizes[one] for one in held) + sizes[name]) > BUCKET_BYTES:
@@ -65,7 +65,8 @@ class Whole:
         self._flying: list[tuple[Bucket, Any]] = []
         for bucket in self.buckets:
             for name in bucket.names:
-                compute[name].register_post_accumulate_grad_hook(self._listener(bucket, name))
+                compute[name].register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    self._listener(bucket, name))
 
     def mine(self, bucket: Bucket) -> bool:
         """Whether this rank keeps the masters of a bucket."""
@@ -91,8 +92,8 @@ class Whole:
     def publish(self) -> None:
         """Compute weights become the rounded masters: each owner tells the others its own."""
         if self.split:
-            torch._foreach_copy_([self.compute[name] for name in self.masters],
-                                 list(self.masters.values()))
+            torch._foreach_copy_([local(self.compute[name]) for name in self.masters],
+                                 [local(master) for master in self.masters.values()])
         group = self.world.group("shares")
         if group is None:
             return
@@ -188,5 +189,5 @@ def _room(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def _views(flat: torch.Tensor, parts: list[torch.Tensor]) -> list[torch.Tensor]:
     """Pieces of `flat` in the shapes of `parts`."""
-    pieces: Iterator[torch.Tensor] = iter(flat.split([part.numel() for part in parts]))
+    pieces = torch.split(flat, [part.numel() for part in parts])
     return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]

@@ -31,8 +31,7 @@ def apply(model: Decoder, world: World, recipe: Recipe) -> Decoder:
     if recipe.offload == "activations":
         for block in model.model.layers:
             assert isinstance(block, nn.Module)
-            block.forward = functools.partial(  # type: ignore[method-assign]
-                _resting, block, block.forward)
+            block.forward = functools.partial(_resting, block, block.forward)
     return model
 
 
@@ -101,4 +100,4 @@ def to_host(tensor: Tensor) -> Tensor:
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ al. 2023, arXiv:2304.11277).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,7 @@ def apply(model: Decoder, world: World, recipe: Recipe) -> Decoder:
     """The model, its parameters cut over the ranks that share states."""
     if not applies(world, recipe):
         return model
-    options = {
+    options: dict[str, Any] = {
         "mp_policy": MixedPrecisionPolicy(param_dtype=precision.dtype_of(recipe.precision),
                                           reduce_dtype=torch.float32, cast_forward_inputs=False),
         "offload_policy": offloading(world, recipe),

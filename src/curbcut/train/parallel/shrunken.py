@@ -2,8 +2,9 @@
 
 A method that loses a gradient often raises no error and lets the loss fall all the same. So the
 recipe is tried on a small model of the same kind: few layers, narrow, each degree above 1 as 2, and
-where that would be more than four ranks, each pair of degrees on its own. Every parameter's gradient
-must be that of one process: in fp32 to rounding, and in the recipe's own precision to that one's.
+where that would be more than four ranks, each pair of degrees on its own. The gradient of every
+parameter must be that of one process: in fp32 to rounding, and where the recipe's matmuls are
+narrower, in bf16 to its coarser one.
 
 The ranks are processes on this computer's CPU, whatever the run's machine. They are forked from a
 fresh process that imports torch and uses nothing of it, so the caller may have threads and GPUs.
@@ -25,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from curbcut.errors import CurbcutError
-from curbcut.spec import Machine, ModelShape, Recipe, Run, TrainJob
+from curbcut.spec import Machine, ModelShape, Precision, Recipe, Run, TrainJob
 from curbcut.train import gather, precision
 from curbcut.train import world as worlds
 from curbcut.train.parallel import build, compiled
@@ -96,7 +98,7 @@ def layout(recipe: Recipe) -> str:
     """Degrees above 1 and what changes how they are run, in words."""
     degrees = [f"{name} = {getattr(recipe, name)}" for name in (*_KINDS, "ep")
                if getattr(recipe, name) > 1]
-    ways = [recipe.precision]
+    ways: list[str] = [recipe.precision]
     if recipe.pp > 1:
         ways.append(recipe.pipeline)
     return " x ".join(degrees) + f" ({', '.join(ways)})"
@@ -106,7 +108,8 @@ def shrunken(run: Run) -> list[Run]:
     """Small runs that try the layout of `run`; none for one rank."""
     kinds = [name for name in _KINDS if getattr(run.recipe, name) > 1]
     groups = list(itertools.combinations(kinds, 2)) if len(kinds) > 1 else [tuple(kinds)]
-    precisions = ["fp32"] if run.recipe.precision in ("fp32", "tf32") else ["fp32", "bf16"]
+    precisions: list[Precision] = (
+        ["fp32"] if run.recipe.precision in ("fp32", "tf32") else ["fp32", "bf16"])
     return [replace(run, name="shrunken", model=_shape(run, group),
                     recipe=_recipe(run.recipe, group, words))
             for group in groups if kinds for words in precisions]
@@ -120,7 +123,7 @@ def _shape(run: Run, group: Sequence[str]) -> ModelShape:
     layers = (4 if folded else 2) + bool(uneven)
     shared = shape.kv_heads == 1 or ("tp" in group and shape.kv_heads < recipe.tp)
     keys = 1 if shared else 4 if shape.kv_heads == shape.heads else 2
-    experts = {} if not shape.experts else {
+    experts: dict[str, Any] = {} if not shape.experts else {
         "experts": 4, "experts_per_token": min(2, shape.experts_per_token), "expert_ffn": 32,
         "shared_experts": min(1, shape.shared_experts), "dense_layers": min(1, shape.dense_layers)}
     odd = "tp" in group and bool(shape.vocab % recipe.tp)
@@ -128,9 +131,9 @@ def _shape(run: Run, group: Sequence[str]) -> ModelShape:
                    ffn=128, vocab=256 + odd, context_tokens=64, **experts)
 
 
-def _recipe(recipe: Recipe, group: Sequence[str], words: Any) -> Recipe:
+def _recipe(recipe: Recipe, group: Sequence[str], words: Precision) -> Recipe:
     """The recipe with the degrees of `group` as 2, the others as 1, and small batches."""
-    degrees = {name: 2 if name in group else 1 for name in _KINDS}
+    degrees: dict[str, Any] = {name: 2 if name in group else 1 for name in _KINDS}
     sharing = degrees["dp_shard"] * degrees["cp"]
     data = degrees["dp_replicate"] * degrees["dp_shard"]
     folded = recipe.pipeline in ("interleaved", "dualpipev")
@@ -236,7 +239,8 @@ def _rank(rank: int, runs: Sequence[Run], folder: Path) -> None:
         for place, run in enumerate(runs):
             size = run.recipe.ranks
             if rank < size:
-                store = torch.distributed.FileStore(str(folder / f"store-{place}"), size)
+                store = dist.FileStore(  # type: ignore[attr-defined]
+                    str(folder / f"store-{place}"), size)
                 world = worlds.join(run.recipe, torch.device("cpu"), rank, size, rank, store)
                 count, first = compared(world, run)
                 answers.append([count, [first.parameter, first.share] if first else None])

@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from curbcut.model.decoder import Block, Decoder, SelfAttention
 from curbcut.model.experts import SparseFeedForward
 from curbcut.model.feed_forward import FeedForward
+from curbcut.model.loss import CHUNK_TOKENS
 from curbcut.spec import Recipe
 from curbcut.train.norm import local
 from curbcut.train.parallel import collectives
@@ -50,8 +51,9 @@ def apply(model: Decoder, world: World, recipe: Recipe) -> Decoder:
     if getattr(model, "lm_head", None) is not None:
         axis.split(model.lm_head, Shard(0))
     model.head_loss = functools.partial(
-        _head_loss, first=_first_row(model.shape.vocab, axis), group=axis.group, ranks=axis.ranks,
-        z_loss=recipe.z_loss)
+        vocabulary_loss, first=_first_row(model.shape.vocab, axis), group=axis.group,
+        ranks=axis.ranks, z_loss=recipe.z_loss,
+        chunk_tokens=CHUNK_TOKENS if recipe.chunked_loss else 0)
     if recipe.sequence_parallel:
         # The stream is 1 / tp of the sequence long, and what attends to it has all positions.
         model.rotary = functools.partial(  # type: ignore[method-assign]
@@ -218,11 +220,6 @@ def _after(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
         return change(out)
 
     return hook
-
-
-def _head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, first: int, group: str,
-               ranks: int, z_loss: float) -> Tensor:
-    return vocabulary_loss(hidden, weight, targets, first, group, ranks, z_loss)
 
 
 def _whole_rotary(rotary: Callable[..., Any], ranks: int, like: Tensor,

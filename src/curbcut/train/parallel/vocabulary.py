@@ -22,15 +22,15 @@ class _VocabularyLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, first: int, group: str,
-                ranks: int, z_loss: float, with_gradients: bool) -> Tensor:
+                ranks: int, z_loss: float, chunk: int, with_gradients: bool) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         counted = targets != IGNORED
         scale = 1.0 / counted.sum().clamp(min=1).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_gradients else None
         sums = torch.zeros_like(weight, dtype=wide) if with_gradients else None
-        for start in range(0, hidden.shape[0], CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, hidden.shape[0], chunk):
+            part = slice(start, start + chunk)
             states, keep = hidden[part], counted[part]
             scores = torch.mm(states, weight.T).to(wide)
             local = targets[part] - first
@@ -58,7 +58,7 @@ class _VocabularyLoss(torch.autograd.Function):
         grad_hidden, grad_weight, scale = ctx.saved_tensors
         outer = grads[0]
         return ((grad_hidden * (outer * scale)).to(grad_hidden.dtype),
-                (grad_weight * outer).to(grad_weight.dtype), None, None, None, None, None, None)
+                (grad_weight * outer).to(grad_weight.dtype), *(None,) * 7)
 
 
 def _agreed(scores: Tensor, row: Tensor, here: Tensor, group: str,
@@ -73,17 +73,18 @@ def _agreed(scores: Tensor, row: Tensor, here: Tensor, group: str,
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, first: int, group: str,
-                    ranks: int, z_loss: float = 0.0) -> Tensor:
+                    ranks: int, z_loss: float = 0.0, chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
     """Mean cross-entropy in nats a token over the vocabulary of all ranks, an fp32 scalar.
 
     hidden [n, width], the same on each of `ranks`; weight [rows, width]: this rank's rows, the
     vocabulary's from `first` on; targets [n] int64, `IGNORED` where nothing is asked. `z_loss`
     times the squared log of the softmax's sum is added (PaLM, arXiv:2204.02311) where gradients are
-    asked for. The gradient of
-    hidden is this rank's part: the ranks' sum is the whole. Memory beyond the gradients is
-    O(CHUNK_TOKENS * rows); the weight's gradient is summed in fp32.
+    asked for. The gradient of hidden is this rank's part: the ranks' sum is the whole. Memory
+    beyond the gradients is O(chunk_tokens * rows), 0 for all tokens at once; the weight's gradient
+    is summed in fp32.
     """
     with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor = _VocabularyLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, first, group, ranks, z_loss, with_gradients)
+        hidden, weight, targets, first, group, ranks, z_loss,
+        chunk_tokens or max(1, len(hidden)), with_gradients)
     return loss

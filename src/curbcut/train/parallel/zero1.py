@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-
 from curbcut.errors import InputError
 from curbcut.model.decoder import Decoder
 from curbcut.spec import Recipe
