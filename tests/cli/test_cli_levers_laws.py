@@ -60,14 +60,14 @@ def test_euros_are_dollars_over_their_price(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     start = []
     for unit in ("usd", "eur"):
-        first = call(capsys, "--only", "compile", "--unit", unit)[1].splitlines()[0]
+        first = call(capsys, "--only", "spot", "--unit", unit)[1].splitlines()[0]
         start.append(float(re.search(r": \D*([\d,.]+)", first)[1].replace(",", "")))
         assert ("EUR" in first) == (unit == "eur")
     assert start[0] / start[1] == pytest.approx(usd_per("EUR").value, rel=1e-3)
-    out = call(capsys, "--only", "compile", "--unit", "eur", "--format", "csv")[1]
+    out = call(capsys, "--only", "spot", "--unit", "eur", "--format", "csv")[1]
     header, row = list(csv.reader(io.StringIO(out)))[1:3]
     assert float(row[header.index("whole_after_usd")]) == pytest.approx(
-        read(capsys, "--only", "compile", "--unit", "usd")[0]["end"]["value"])
+        read(capsys, "--only", "spot", "--unit", "usd")[0]["end"]["value"])
 
 
 def test_csv_has_a_row_a_lever_of_one_width(capsys):

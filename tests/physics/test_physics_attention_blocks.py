@@ -9,7 +9,7 @@ def test_blocks_are_those_of_the_model():
     attention = pytest.importorskip("curbcut.model.attention")
     assert flops.ATTENTION_BLOCK == attention.QUERY_BLOCK
     for s in (64, 128, 512, 1000):
-        counted = sum((end - start) * end for start, end in attention._blocks(s)) / s
+        counted = sum((end - start) * end for start, end in attention.blocks(s)) / s
         from curbcut.facts.presets import shape
         from curbcut.spec import ModelShape
         model = ModelShape(**shape("curb-4m"))

@@ -57,6 +57,9 @@ def lay_out(shape: ModelShape, machine: Machine, tokens: int, fixed: Mapping[str
     that fits. Raises DoesNotFit when nothing does.
     """
     base, reasons = base_recipe(shape, machine, fixed)
+    if "compile" not in fixed:
+        seconds = rules.rough_seconds(shape, base, machine, tokens)
+        base = replace(base, compile=base.compile and rules.compiles(machine.kind, seconds)[0])
     placed = (_with_batches(shape, recipe, machine, tokens, fixed, step_rates, memory_factor)
               for recipe in _variants(base, machine, fixed))
     best = next((one for one in placed if one is not None), None)
@@ -84,7 +87,7 @@ def base_recipe(shape: ModelShape, machine: Machine,
         "precision": precision, "sequence_tokens": sequence,
         "attention": "math" if math else "fused", "optimiser": optimiser, "micro_batch": 1,
         "global_batch": machine.accelerators, "learning_rate": 1e-3,
-        # Of what is long enough: `resolve` takes it back where the run turns out to be short.
+        # `lay_out` and `resolve` take it back where the run is too short for it to pay back.
         "compile": machine.kind == "gpu" and fixed.get("stack", "torch") == "torch"
         and fixed.get("offload") != "activations",
     }

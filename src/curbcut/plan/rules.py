@@ -89,6 +89,8 @@ with an empty cache, 18 s with a full one. On GPUs it is assumed to be alike."""
 COMPILE_GAIN = 0.16
 """Speed that compiled blocks gain on GPUs (torchtitan's 8B on 8 H100: levers.csv). On CPUs with our
 own attention, norm and loss nothing was gained (30M decoder, bf16: 1,320 to 1,509 tokens/s)."""
+ROUGH_MFU = 0.4
+"""Utilisation that tells long runs from short ones before a layout is priced."""
 START_SECONDS = 0.1
 """Building the model and writing the export: 0.05 s measured for 4M parameters; x5 either way."""
 
@@ -122,6 +124,13 @@ def compiles(kind: str, seconds: float) -> tuple[bool, str]:
     if saved <= COMPILE_SECONDS:
         return False, f"compiling takes {COMPILE_SECONDS:.0f} s and would save {saved:.0f} s"
     return True, f"compiling takes {COMPILE_SECONDS:.0f} s and saves {saved:.0f} s at least"
+
+
+def rough_seconds(shape: ModelShape, recipe: Recipe, machine: Machine, tokens: float) -> float:
+    """Seconds of training before any layout is known: 6 N D at `ROUGH_MFU` of the peak."""
+    rates = {**machine.peak_flops, **machine.measured_flops}
+    peak = rates.get(recipe.precision) or max(rates.values(), default=1e12)
+    return 6 * shape.active_parameters * tokens / (ROUGH_MFU * peak * machine.accelerators)
 
 
 def vocab(training_flops: float) -> int:
