@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curbcut.accounts.development import ledger_ratio
 from curbcut.data import prepare
 from curbcut.data.corpus import Corpus
-from curbcut.errors import Resumable
+from curbcut.errors import InputError, Resumable
 from curbcut.evaluate.bits import BitsPerByte
 from curbcut.evaluate.compressors import of_corpus
 from curbcut.ledger import FILE_NAME, kept_pairs, open_ledger
-from curbcut.ledger.inbox import import_folder
+from curbcut.ledger.inbox import FOLDER, Writer, import_folder
 from curbcut.meter import detect, forked, here, probe
 from curbcut.meter.clock import SystemClock
 from curbcut.meter.detect import Detected
 from curbcut.meter.energy import EnergyMeter, Lap
 from curbcut.meter.sensors import open_sensors
-from curbcut.plan.calibration import Pair
+from curbcut.plan.calibration import Correction, Pair, correction
 from curbcut.plan.forecast import forecast as price
-from curbcut.plan.machines import HERE, ranks_here
+from curbcut.plan.machines import HERE, is_here, ranks_here
 from curbcut.plan.resolve import resolve
 from curbcut.plan.serving import forecast_serving
-from curbcut.spec import Account, Draft, Machine, Resolved, Run
+from curbcut.spec import Account, Draft, Estimate, Machine, Resolved, Run
 from curbcut.train import folder as run_folders
+from curbcut.train import layouts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +54,8 @@ ANSWER_TOKENS = 64
 SAMPLE_TOKENS = 40
 LARGE = 300_000_000
 """Parameters from which samples are short: they are written without a cache."""
+BAR = 48
+"""Columns of the longest bar."""
 MOST_WINDOW = 1024
 """Tokens of a window on which a model of any folder is scored."""
 
@@ -63,24 +68,27 @@ class Settled:
     forecast: Account
     corpus: Corpus
     folder: Path
+    began: float | None = None
+    """Since when, on `SystemClock`, seconds are training's: of a run that stood, the command's."""
 
 
-def settle(draft: Draft, runs: Path, console: Console) -> Settled:
+def settle(draft: Draft, runs: Path, console: Console, *, began: float | None = None) -> Settled:
     """Steps 1 and 2: plans the run, prepares its text, probes the real step, and fixes the recipe.
 
     A run that stands already under the draft's name is taken as it stands; raises InputError
-    where the draft says otherwise than it.
+    where the draft says otherwise than it. `began` is when the command began, on `SystemClock`.
     """
     draft = draft.with_values({"name": DEFAULT_NAME}, "default")
     folder = run_folders.run_folder(runs, draft.get("name"))
     # A damaged ledger is told before hours of training, not after.
     pairs, project = kept_pairs(runs / FILE_NAME), ledger_ratio(runs / FILE_NAME)
     if (folder / "run.toml").exists():
-        return _standing(draft, folder, console)
+        return replace(_standing(draft, folder, console, pairs, project), began=began)
 
     from curbcut.report.account import print_plan
 
     heading(console, 1, "plan", "what this budget buys on this machine")
+    asked, draft = draft, _with_version(draft)
     machine = _machine(console, ranks_here(draft.get("machine.name", HERE)))
     first = resolve(draft, here=machine, pairs=pairs)
     print_plan(first, price(first.run, pairs, project=project), console=console)
@@ -92,25 +100,59 @@ def settle(draft: Draft, runs: Path, console: Console) -> Settled:
     settled = resolve(_with_shape(draft, first), here=machine, corpus=corpus, step_rates=rates,
                       pairs=pairs)
     forecast = price(settled.run, pairs, step_rates=rates, corpus=corpus, project=project)
-    run_folders.claim(folder, settled, forecast, asked=draft)
+    run_folders.claim(folder, settled, forecast, asked=asked)
     _print_settled(console, settled, forecast, folder)
-    return Settled(settled, forecast, corpus, folder)
+    return Settled(settled, forecast, corpus, folder, time.perf_counter())
 
 
-def _standing(draft: Draft, folder: Path, console: Console) -> Settled:
-    """The run that is in `folder`, unless the draft asks for another one."""
+def _with_version(draft: Draft) -> Draft:
+    """The draft with the release of the software that will run it: what is measured teaches plans
+    with that release.
+    """
+    if draft.get("recipe.stack", "torch") != "torch":
+        return draft
+    release = metadata.version("torch").partition("+")[0]
+    return draft.with_values({"recipe.stack_version": release}, "installed")
+
+
+def _standing(draft: Draft, folder: Path, console: Console, pairs: Sequence[Pair],
+              project: Estimate | None) -> Settled:
+    """The run that is in `folder`, under the layout that the draft asks for; raises InputError
+    where the draft asks for another run.
+    """
     resolved, forecast = run_folders.read_plan(folder)
-    run_folders.refuse_conflict(resolved.run, draft, folder)
-    heading(console, 1, "plan", f"{folder}/run.toml stands; it is taken as it is")
+    changed = layouts.changes(resolved.run, draft, folder)
+    as_it_is = not changed or run_folders.ended(folder) is not None
+    heading(console, 1, "plan", f"{folder}/run.toml stands; "
+            f"{'it is taken as it is' if as_it_is else 'it goes on under another layout'}")
     heading(console, 2, "data", f"text: {resolved.run.train.text}")
-    return Settled(resolved, forecast, _corpus(resolved, folder.parent, console), folder)
+    corpus = _corpus(resolved, folder.parent, console)
+    if not as_it_is:
+        resolved, forecast = _relaid(draft, folder, changed, corpus, console, pairs, project)
+    return Settled(resolved, forecast, corpus, folder)
+
+
+def _relaid(draft: Draft, folder: Path, changed: Mapping[str, tuple[Any, Any]], corpus: Corpus,
+            console: Console, pairs: Sequence[Pair],
+            project: Estimate | None) -> tuple[Resolved, Account]:
+    from curbcut.launch import relaid
+
+    found = relaid.propose(folder, draft, changed, corpus, pairs=pairs, project=project,
+                           machine=lambda ranks: _machine(console, ranks))
+    resolved, forecast, step = relaid.take(folder, found, draft)
+    console.print(f"  {relaid.said(changed)}; from step {step} on. The layouts before are kept in "
+                  f"{folder}/{layouts.KEPT}; the forecast is of the whole run, each part of it "
+                  "under its own layout", highlight=False)
+    _print_settled(console, resolved, forecast, folder)
+    return resolved, forecast
 
 
 def train(settled: Settled, console: Console, *, relaunch_slow: bool = False) -> Account:
     """Step 3: trains to the end, or finds that this was done; returns what was measured.
 
     A run on several ranks has them started, watched and started again here; with `relaunch_slow`
-    also where one of them is slow. Raises Resumable when it was stopped before the end, at a verified checkpoint.
+    also where one of them is slow. Raises Resumable when it was stopped before the end, at a
+    verified checkpoint.
     """
     ending = run_folders.ended(settled.folder)
     run = settled.resolved.run
@@ -125,7 +167,7 @@ def train(settled: Settled, console: Console, *, relaunch_slow: bool = False) ->
     from curbcut.train.start import train_run
 
     trained: Trained = train_run(settled.resolved, settled.forecast, settled.corpus,
-                                 settled.folder, console)
+                                 settled.folder, console, began=settled.began)
     if trained.stop.resumable:
         raise Resumable(f"{trained.stop.reason}; saved at step {trained.steps} of {run.steps}",
                         where=str(settled.folder),
@@ -139,7 +181,7 @@ def _train_ranks(settled: Settled, console: Console, relaunch_slow: bool) -> Acc
 
     run = settled.resolved.run
     done = local.train(Task(settled.resolved, settled.forecast, settled.corpus, settled.folder,
-                            leave_slow=relaunch_slow), console)
+                            leave_slow=relaunch_slow, began=settled.began), console)
     if done.resumable or done.account is None:
         raise Resumable(f"{done.reason}; saved at step {done.steps} of {run.steps}",
                         where=str(settled.folder),
@@ -147,22 +189,51 @@ def _train_ranks(settled: Settled, console: Console, relaunch_slow: bool) -> Acc
     return done.account
 
 
-def train_seat(draft: Draft, runs: Path, seat: Seat, console: Console) -> int:
+def train_seat(draft: Draft, runs: Path, seat: Seat, console: Console, *,
+               then: Callable[[Settled, Account], None] | None = None,
+               began: float | None = None) -> int:
     """Plan, data and training as one rank of several that something else started (torchrun).
 
-    Rank 0 plans and prepares, the others read what it wrote. Returns the exit code. Collective.
+    Rank 0 plans and prepares, the others read what it wrote. `then` is done on rank 0 at the end
+    of the run, instead of telling what was measured. `began` is as in `settle`. Returns the exit
+    code. Collective.
     """
     from curbcut.launch import together
 
-    draft = draft.with_values({"name": DEFAULT_NAME}, "default").with_values(
-        {"machine.name": f"{seat.size}x{HERE}", "machine.nodes": seat.nodes}, "launcher")
+    draft = draft.with_values({"name": DEFAULT_NAME}, "default")
+    folder = run_folders.run_folder(runs, draft.get("name"))
+    stands = (folder / "run.toml").exists()
+
+    def last(resolved: Resolved, forecast: Account, corpus: Corpus, measured: Account) -> None:
+        settled = Settled(resolved, forecast, corpus, folder)
+        if then is not None:
+            then(settled, measured)
+        else:
+            show_samples(settled, console)
+            tell(settled, measured, console)
+
     return together.train(
         seat, runs, draft.get("name"), console,
-        settle=lambda: _parts(settle(draft, runs, console)),
-        prepared=lambda resolved, quiet: _corpus(resolved, runs, quiet),
-        tell=lambda resolved, forecast, corpus, measured: tell(
-            Settled(resolved, forecast, corpus, run_folders.run_folder(runs, draft.get("name"))),
-            measured, console))
+        settle=lambda: _parts(settle(_seated(draft, folder, seat), runs, console)),
+        prepared=lambda resolved, quiet: _corpus(resolved, runs, quiet), tell=last,
+        began=began if stands else None)
+
+
+def _seated(draft: Draft, folder: Path, seat: Seat) -> Draft:
+    """`draft` for the machine that the launcher made of this computer and others, where nobody
+    says one and no run stands that is for as many ranks on as many nodes.
+    """
+    if (folder / "run.toml").exists():
+        run = run_folders.read_plan(folder)[0].run
+        if (run.recipe.ranks, run.machine.nodes) == (seat.size, seat.nodes):
+            return draft
+    asked = draft.get("machine.name", "")
+    if is_here(asked) and ranks_here(asked) != seat.size:
+        raise InputError(f"machine.name = \"{asked}\" is {ranks_here(asked)} ranks and {seat.size} "
+                         "were started", where="machine.name",
+                         mend=f"start {ranks_here(asked)} processes, or leave it out")
+    return draft.with_values({"machine.name": f"{seat.size}x{HERE}", "machine.nodes": seat.nodes},
+                             "launcher")
 
 
 def _parts(settled: Settled) -> tuple[Resolved, Account, Corpus]:
@@ -205,8 +276,15 @@ def _planned(draft: Draft, runs: Path, console: Console,
     """The run of a draft and its text, without claiming it; one that stands as it stands."""
     folder = run_folders.run_folder(runs, draft.get("name"))
     if (folder / "run.toml").exists():
-        settled = _standing(draft, folder, console)
-        return settled.resolved, settled.corpus
+        standing, _ = run_folders.read_plan(folder)
+        changed, corpus = (layouts.changes(standing.run, draft, folder),
+                           _corpus(standing, runs, console))
+        if not changed:
+            return standing, corpus
+        from curbcut.launch import relaid
+
+        return relaid.propose(folder, draft, changed, corpus, pairs=pairs,
+                              machine=lambda ranks: _machine(console, ranks)).resolved, corpus
     heading(console, 1, "plan", "to be rehearsed")
     machine = _machine(console, ranks_here(draft.get("machine.name", HERE)))
     first = resolve(draft, here=machine, pairs=pairs)
@@ -217,27 +295,47 @@ def _planned(draft: Draft, runs: Path, console: Console,
 def judge(settled: Settled, console: Console) -> BitsPerByte:
     """Step 4: how well the model knows the held-out text, beside gzip and xz."""
     from curbcut.evaluate.bits import evaluate
-    from curbcut.evaluate.samples import of_held_out
     from curbcut.model.weights import load
     from curbcut.train.held_out import final_stride
 
     heading(console, 4, "eval", "held-out bits per byte: lower is better, and zip files are a bar")
     result = run_folders.read_evaluation(settled.folder)
-    samples = run_folders.read_samples(settled.folder)
     tokens = settled.resolved.run.recipe.sequence_tokens
-    if result is None or samples is None:
-        model, shape = load(settled.folder / "model")
-        if result is None:
-            result = evaluate(model.eval(), settled.corpus, tokens, stride=final_stride(tokens))
-            run_folders.write_evaluation(settled.folder, result)
-        if samples is None:
-            count = SAMPLE_TOKENS if shape.parameters < LARGE else SAMPLE_TOKENS // 5
-            samples = of_held_out(model.eval(), settled.corpus, tokens=count,
-                                  sequence_tokens=tokens)
-            run_folders.write_samples(settled.folder, samples)
+    if result is None:
+        model, _ = load(settled.folder / "model")
+        result = evaluate(model.eval(), settled.corpus, tokens, stride=final_stride(tokens))
+        run_folders.write_evaluation(settled.folder, result)
     print_judgement(console, result, of_corpus(settled.corpus))
-    _print_samples(console, samples)
+    show_samples(settled, console)
     return result
+
+
+def show_samples(settled: Settled, console: Console) -> list[Sample]:
+    """What the trained model writes after the beginnings of a few held-out documents: made once,
+    and kept in the run's folder and record.
+    """
+    samples = run_folders.read_samples(settled.folder)
+    if samples is None:
+        samples = _made_samples(settled)
+        run_folders.write_samples(settled.folder, samples)
+        with Writer(settled.folder / FOLDER, settled.resolved.run.name, "samples") as writer:
+            writer.write("samples", {"samples": [vars(one) for one in samples]})
+    for one in samples:
+        for line in f"{one.prompt}▸{one.written}".splitlines():
+            console.print(f"  │ {line}", highlight=False, markup=False, style="dim")
+        console.print()
+    return samples
+
+
+def _made_samples(settled: Settled) -> list[Sample]:
+    from curbcut.evaluate.samples import of_held_out
+    from curbcut.model.weights import load
+
+    run = settled.resolved.run
+    model, shape = load(settled.folder / "model")
+    count = SAMPLE_TOKENS if shape.parameters < LARGE else SAMPLE_TOKENS // 5
+    return of_held_out(model.eval(), settled.corpus, tokens=count,
+                       sequence_tokens=run.recipe.sequence_tokens)
 
 
 def judge_folder(model_folder: Path, text: str, console: Console) -> BitsPerByte:
@@ -256,20 +354,13 @@ def judge_folder(model_folder: Path, text: str, console: Console) -> BitsPerByte
     return result
 
 
-def _print_samples(console: Console, samples: list[Sample]) -> None:
-    """What the model writes after the beginnings of a few held-out documents."""
-    for one in samples:
-        for line in f"{one.prompt}▸{one.written}".splitlines():
-            console.print(f"  │ {line}", highlight=False, markup=False, style="dim")
-        console.print()
-
-
 def print_judgement(console: Console, result: BitsPerByte,
                     compressors: Mapping[str, float]) -> None:
     """The model's bits per byte in one short table with what compressors need."""
     rows = {"this model": result.bits_per_byte, **compressors}
+    scale = min(16.0, BAR / max(rows.values()))
     for name, bits in sorted(rows.items(), key=lambda row: row[1]):
-        bar = "█" * round(16 * bits)
+        bar = "█" * round(scale * bits)
         style = "bold green" if name == "this model" else "dim"
         console.print(f"  {name:<12} {bits:6.3f} bits/byte  {bar}", style=style, highlight=False)
     console.print(f"  perplexity {result.perplexity:,.1f} a token", style="dim", highlight=False)
@@ -337,11 +428,12 @@ def _post_completion(url: str, model: str, question: str) -> str:
     return text
 
 
-def go(draft: Draft, runs: Path, console: Console, question: str = QUESTION) -> None:
-    """The whole circle on the machine at hand."""
+def go(draft: Draft, runs: Path, console: Console, question: str = QUESTION, *,
+       began: float | None = None) -> None:
+    """The whole circle on the machine at hand; `began` is as in `settle`."""
     from curbcut.serve.ways import refuse_unknown_ways
 
-    settled = settle(draft, runs, console)
+    settled = settle(draft, runs, console, began=began)
     refuse_unknown_ways(settled.resolved.run.serve)
     measured = train(settled, console)
     judge(settled, console)
@@ -349,20 +441,42 @@ def go(draft: Draft, runs: Path, console: Console, question: str = QUESTION) -> 
     tell(settled, measured, console)
 
 
+def go_seat(draft: Draft, runs: Path, seat: Seat, console: Console, question: str, *,
+            began: float | None = None) -> int:
+    """The whole circle where something else started the ranks (torchrun): all train, rank 0 does
+    the rest. `began` is as in `settle`. Returns the exit code. Collective.
+    """
+    def rest(settled: Settled, measured: Account) -> None:
+        judge(settled, console)
+        ask(settled, console, question)
+        tell(settled, measured, console)
+
+    return train_seat(draft, runs, seat, console, then=rest, began=began)
+
+
 def tell(settled: Settled, measured: Account, console: Console) -> None:
     """Step 6: brings the ledger up to date and shows promised against measured."""
     from curbcut.report.comparison import print_comparison
+    from curbcut.report.learned import print_learned
 
     heading(console, 6, "report", "promised against measured")
     with _ledger_with(settled):
         pass  # opening it took in what training left
     print_comparison(settled.forecast, measured, currency=settled.resolved.run.place.currency,
                      console=console)
+    print_learned(settled.resolved.run, _learned(settled), console)
     name = settled.resolved.run.name
     for command, why in ((f"curbcut serve {name}", "serve it, OpenAI-compatible"),
                          (f"curbcut report {name}", "this table again, and serving's"),
                          ("curbcut go --name next", "a second run: this one corrects its plan")):
         console.print(f"  {command:<24} {why}", highlight=False)
+
+
+def _learned(settled: Settled) -> Correction:
+    """What the runs of the ledger teach of the settled one's machine and software."""
+    run = settled.resolved.run
+    return correction(run.machine, run.recipe.precision,
+                      kept_pairs(settled.folder.parent / FILE_NAME), run.recipe)
 
 
 def heading(console: Console, number: int, step: str, text: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curbcut.data.batches import Batches
+from curbcut.data.batches import AHEAD, Batches
 from curbcut.errors import InputError
 
 
@@ -60,8 +60,22 @@ def test_a_batch_may_span_epochs_and_exceed_the_text(corpus):
 def test_a_window_over_the_end_goes_on_at_the_beginning(corpus):
     batches = Batches(corpus, 16, 1, seed=0)
     text = corpus.tokens("train")
-    row = batches._window(len(text) - 5)
-    assert row.tolist() == [*text[-5:].tolist(), *text[:12].tolist()]
+    starts = batches.starts(np.arange(40 * batches.windows))
+    sample = int(np.flatnonzero(starts > len(text) - 16)[0])
+    left = len(text) - int(starts[sample])
+    inputs, targets = batches.batch(sample)
+    assert inputs[0].tolist() == [*text[-left:].tolist(), *text[:16 - left].tolist()]
+    assert targets[0, -1] == text[16 - left]
+
+
+def test_batches_asked_for_in_any_order_are_the_same(corpus):
+    """What was worked out ahead is kept, and never taken for another sample's."""
+    batches = Batches(corpus, 16, 3, seed=0)
+    steps = [0, 1, 2 * AHEAD // 3, AHEAD // 3, AHEAD // 3 + 1, 0, 10 * AHEAD, 1]
+    for step in steps:
+        alone = Batches(corpus, 16, 3, seed=0).starts(np.arange(3 * step, 3 * step + 3))
+        first = batches.batch(step)[0][:, 0]
+        assert first.tolist() == corpus.tokens("train")[alone].tolist()
 
 
 def test_a_text_shorter_than_a_window_and_an_uneven_share_are_errors(corpus):

@@ -119,6 +119,10 @@ def test_stopped_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus,
     first, second = launches.read(task.folder)
     assert (first.fault.kind, first.fault.rank) == ("hung", 1) and "SIGSTOP" in first.fault.what
     assert gone(int((tmp_path / "done").read_text())), "a stopped rank was left behind"
+    seconds = run_folders.ended(task.folder).measured.seconds
+    assert 0 < seconds["hang"].value <= first.unnoticed_seconds + 1e-6 and "down" in seconds
+    record = "".join(path.read_text() for path in (task.folder / "metrics").glob("*.jsonl"))
+    assert record.count('"kind":"launch"') == 1 and "SIGSTOP" in record
     assert second.outcome == "done" and weights(task.folder) == unbroken[ranks]
 
 
@@ -188,6 +192,9 @@ def test_slow_rank_is_named_and_the_run_goes_on(tmp_path, corpus, ranks):
     named = launches.alerts(task.folder)
     assert [(one["kind"], one["rank"]) for one in named] == [("slow", 1)]
     assert "times the others'" in named[0]["what"] and named[0]["step"] >= 30
+    assert run_folders.ended(task.folder).measured.seconds["straggler"].value > 0
+    record = "".join(path.read_text() for path in (task.folder / "metrics").glob("*.jsonl"))
+    assert '"kind":"straggler"' in record
 
 
 @pytest.mark.slow

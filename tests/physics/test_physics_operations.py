@@ -118,12 +118,14 @@ def test_zero_stages_differ_in_how_often_they_meet():
                                   "reduce_scatter": 32 * weights}
 
 
-def test_context_ranks_share_states_or_reduce_gradients():
+def test_context_ranks_share_states_with_and_without_shards_of_the_data():
     shape = preset("curb-4m")
     shared = by_name(operations.collectives(shape, recipe_of(dp_shard=4, cp=2, tp=2)))
     assert (shared["layer weights"].ranks, shared["layer weights"].stride) == (8, 2)
     same = by_name(operations.collectives(shape, recipe_of(dp_replicate=4, cp=2, tp=2)))
-    assert (same["layer gradients"].ranks, same["layer gradients"].stride) == (8, 2)
+    assert (same["layer weights"].ranks, same["layer weights"].stride) == (2, 2)
+    assert (same["layer gradients"].kind, same["layer gradients"].ranks) == ("all_reduce", 4)
+    assert same["layer gradients"].stride == 4
 
 
 def test_experts_have_data_parallel_groups_of_their_own():
@@ -190,7 +192,7 @@ def test_full_recompute_reduces_activations_again_and_megatron_gathers_inputs_ag
                                if x.kind == "all_gather")["tp activations"].times
     assert times == {"none": 256 * (32 * 4 + 2), "full": 256 * (32 * 6 + 2)}
     more = operations.collectives(shape, recipe_of(tp=8, sequence_parallel=True),
-                                  sequence_regather=True)
+                                  habits=operations.Habits(regather=True))
     gathers = by_name(x for x in more if x.kind == "all_gather")["tp activations"]
     assert gathers.times == 256 * (32 * 6 + 2)
 
@@ -244,7 +246,7 @@ def figures(each: operations.Collective) -> tuple:
 def test_a_block_of_degrees_with_one_shape_broadcasts():
     shape = preset("gpt-175b")
     names = {"shard": "optimiser", "pipeline": "interleaved", "context": "ring",
-             "precision": "bf16", "recompute": "full"}
+             "precision": "bf16", "recompute": "full", "optimiser": "muon"}
     tp = np.array([1.0, 2, 4, 8])
     block = numbers.Columns(dp_replicate=1.0, dp_shard=64 / tp, tp=tp, pp=4.0, cp=1.0, ep=1.0,
                             sequence_tokens=2048.0, micro_batch=1.0, accumulation=24 * tp / 64,

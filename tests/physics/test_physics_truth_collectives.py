@@ -92,10 +92,13 @@ def recipe_of(accumulation: int = 1, precision: str = "fp32", **degrees) -> Reci
                   global_batch=MICRO_BATCH * accumulation * data, learning_rate=1e-3, **degrees)
 
 
-def heard(model: nn.Module, accumulation: int = 1) -> Counter:
+def heard(model: nn.Module, accumulation: int = 1, once: bool = False) -> Counter:
+    """Messages of a step; with `once` replicas are told to meet in its last micro-batch alone."""
     tokens = torch.zeros(MICRO_BATCH, SEQUENCE, dtype=torch.long)
     with Heard() as ears, tensor.loss_parallel():
-        for _ in range(accumulation):
+        for micro in range(accumulation):
+            if once:
+                model.set_requires_all_reduce(micro == accumulation - 1)
             model(tokens).backward()
     return ears.messages
 
@@ -163,7 +166,7 @@ def test_fsdp_in_bf16_with_gradients_reduced_in_fp32(ranks):
 def test_hsdp_reduces_what_was_scattered_over_replicas(replicas, shards):
     with world(replicas * shards):
         mesh = init_device_mesh("cpu", (replicas, shards), mesh_dim_names=("replica", "shard"))
-        messages = heard(sharded(shape_of(), mesh), 2)
+        messages = heard(sharded(shape_of(), mesh), 2, once=True)
     assert messages == foretold(shape_of(), recipe_of(2, dp_replicate=replicas, dp_shard=shards))
 
 

@@ -13,22 +13,29 @@ from tiny import tiny_run
 RUN = tiny_run(machine=CPU, recipe={"precision": "bf16"})
 
 
+def slower(found, run=RUN):
+    return found.of_step(run.model, run.recipe, run.machine)
+
+
 def test_nothing_measured_corrects_nothing():
     found = correction(CPU, "bf16", ())
-    assert found.time is None
+    assert slower(found) is None
+    assert found.constants() == {}
     assert found.memory_factor == 1.0
     assert forecast(RUN) == forecast(RUN, ())
 
 
-def test_the_median_ratio_moves_time_and_memory():
+def test_measured_ratios_move_time_and_memory_and_a_sick_run_does_not():
     pairs = [pair(RUN, ratio, 1.2) for ratio in (1.4, 1.5, 9.0)]
     found = correction(CPU, "bf16", pairs)
-    assert found.time.value == pytest.approx(1.5)
-    assert found.memory.value == pytest.approx(1.2)
+    assert slower(found).value == pytest.approx(1.5, rel=0.05)
+    assert found.of_peak(RUN.model, RUN.recipe, "cpu").value == pytest.approx(1.2, rel=0.02)
+    assert found.memory_factor == pytest.approx(1.2, rel=0.02)
     before, after = forecast(RUN), forecast(RUN, pairs)
-    assert after.seconds["steps"].value == pytest.approx(1.5 * before.seconds["steps"].value)
+    assert after.seconds["steps"].value == pytest.approx(
+        slower(found).value * before.seconds["steps"].value)
     assert after.memory_bytes["peak"].value == pytest.approx(
-        1.2 * before.memory_bytes["peak"].value)
+        found.memory_factor * before.memory_bytes["peak"].value)
     assert "corrected by 3 measured runs" in after.seconds["steps"].source
     assert after.seconds["steps"].basis == "modelled"
 
@@ -46,12 +53,12 @@ def test_agreeing_runs_narrow_the_interval_and_scattered_ones_widen_it():
     replace(CPU, name="elsewhere"), replace(CPU, accelerator="another CPU"),
     replace(CPU, accelerators_per_node=2)])
 def test_other_machines_teach_nothing(other):
-    assert correction(CPU, "bf16", [pair(RUN, 3.0, machine=other)]).time is None
+    assert correction(CPU, "bf16", [pair(RUN, 3.0, machine=other)]).of_time is None
 
 
 def test_other_precisions_teach_nothing():
     run = replace(RUN, recipe=replace(RUN.recipe, precision="fp32"))
-    assert correction(CPU, "bf16", [pair(run, 3.0)]).time is None
+    assert correction(CPU, "bf16", [pair(run, 3.0)]).of_time is None
 
 
 def test_records_that_cannot_be_used_are_passed_over():
@@ -59,7 +66,7 @@ def test_records_that_cannot_be_used_are_passed_over():
     nothing = (plain, promised, Account())
     unreadable = ({"name": "old", "machine": {"what": 1}}, promised, Account())
     found = correction(CPU, "bf16", [nothing, unreadable, pair(RUN, 2.0)])
-    assert found.time.value == pytest.approx(2.0)
+    assert found == correction(CPU, "bf16", [pair(RUN, 2.0)])
 
 
 def test_an_interrupted_run_is_compared_by_its_tokens():
@@ -67,7 +74,7 @@ def test_an_interrupted_run_is_compared_by_its_tokens():
     half = Account(
         seconds={"steps": account.seconds["steps"].scaled(0.5)},
         tokens={"trained": account.tokens["trained"].scaled(0.5)})
-    assert correction(CPU, "bf16", [(plain, promised, half)]).time.value == pytest.approx(1.0)
+    assert slower(correction(CPU, "bf16", [(plain, promised, half)])).value == pytest.approx(1.0)
 
 
 def test_corrected_keeps_what_is_unknown():
@@ -76,9 +83,20 @@ def test_corrected_keeps_what_is_unknown():
 
 
 def test_the_newest_runs_count_and_they_come_first():
-    from curbcut.plan.calibration import MOST_RUNS
+    from curbcut.plan.calibration import TEACHING_RUNS
 
-    newest, older = [pair(RUN, 2.0)] * MOST_RUNS, [pair(RUN, 5.0)] * (2 * MOST_RUNS)
-    learned = correction(CPU, "bf16", [*newest, *older]).time
-    alone = correction(CPU, "bf16", newest).time
-    assert learned == alone
+    newest, older = [pair(RUN, 2.0)] * TEACHING_RUNS, [pair(RUN, 5.0)] * (2 * TEACHING_RUNS)
+    assert correction(CPU, "bf16", [*newest, *older]) == correction(CPU, "bf16", newest)
+
+
+def test_versions_teach_themselves_and_one_that_is_not_said_teaches_all():
+    def learned(old, new):
+        run = replace(RUN, recipe=replace(RUN.recipe, stack_version=old))
+        return correction(CPU, "bf16", [pair(run, 2.0)],
+                          replace(RUN.recipe, stack_version=new)).of_time
+
+    assert learned("2.12", "2.13") is None
+    assert learned("2.13", "2.13") is not None
+    assert learned("", "2.13") is not None
+    other = replace(RUN, recipe=replace(RUN.recipe, stack="another"))
+    assert correction(CPU, "bf16", [pair(other, 2.0)], RUN.recipe).of_time is None

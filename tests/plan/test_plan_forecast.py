@@ -156,8 +156,46 @@ def test_ranks_write_their_shares_at_the_same_time():
         return rules.save_seconds(RUN.model, replace(RUN.recipe, **degrees)) - rules.SAVE_SECONDS
 
     assert saving(dp_shard=4, tp=2, pp=2) == pytest.approx(saving() / 16)
-    assert saving(dp_replicate=4) == saving()
+    assert saving(dp_replicate=4) == pytest.approx(saving() / 4)  # each writes some of the tensors
     assert saving(cp=2) == pytest.approx(saving() / 2)
+
+
+def test_a_checkpoint_holds_what_the_optimiser_and_the_mean_hold():
+    def saved(**changes):
+        recipe = replace(RUN.recipe, optimiser="adamw", **changes)
+        return rules.saved_bytes(RUN.model, recipe) / RUN.model.parameters
+
+    assert saved() == 12 and saved(ema_decay=0.99) == 16
+    muon = replace(RUN.recipe, optimiser="muon")
+    assert 8 < rules.saved_bytes(RUN.model, muon) / RUN.model.parameters < 12
+
+
+def test_a_background_save_keeps_waiting_less_and_holds_a_copy():
+    run = replace(RUN, recipe=replace(RUN.recipe, checkpoint_every_steps=1))
+    behind = replace(run, recipe=replace(run.recipe, checkpoint_async=True))
+    plain, fewer = forecast(run), forecast(behind)
+    assert fewer.seconds["checkpoint"].value < plain.seconds["checkpoint"].value
+    more = fewer.memory_bytes["peak"].value - plain.memory_bytes["peak"].value
+    assert more == pytest.approx(rules.saved_bytes(run.model, run.recipe))
+
+
+def test_youngs_interval_is_never_longer_than_what_was_said():
+    young = replace(RUN.recipe, checkpoint_interval="young", checkpoint_every_steps=10**6)
+    few, many = (rules.steps_apart(RUN.model, young, 1.0, count) for count in (8, 100_000))
+    assert 1 < many < few < 10**6
+    assert rules.steps_apart(RUN.model, replace(young, checkpoint_every_steps=3), 1.0, 8) == 3
+    said = replace(young, checkpoint_interval="steps")
+    assert rules.steps_apart(RUN.model, said, 1.0, 100_000) == 10**6
+
+
+def test_a_mean_of_the_weights_takes_memory_and_time():
+    kept = forecast(replace(RUN, recipe=replace(RUN.recipe, ema_decay=0.999)))
+    plain = forecast(RUN)
+    more = kept.memory_bytes["optimiser"].value - plain.memory_bytes["optimiser"].value
+    assert more == pytest.approx(4 * RUN.model.parameters)
+    assert kept.seconds["steps"].value > plain.seconds["steps"].value
+    assert forecast(replace(RUN, recipe=replace(RUN.recipe, z_loss=1e-4))).seconds[
+        "steps"].value > plain.seconds["steps"].value
 
 
 def test_checkpoints_come_as_often_as_machines_fail():

@@ -258,13 +258,13 @@ def test_what_fits_nowhere_says_what_the_leanest_needs():
 
 
 def test_the_best_that_runs_is_held_to_what_training_knows():
-    searched = search_draft(drafted(machine={"name": "1xH100"}), only=refusals.TRAINED)
+    searched = search_draft(drafted(machine={"name": "1xB200"}), only=refusals.TRAINED)
     one = report.runs(searched)
     assert one is not None and report.standing(one) == report.RUNS_HERE
     for name, known in refusals.TRAINED.items():
         assert getattr(one.recipe, name) in known
     assert one.seconds.value >= searched.found.best.seconds.value
-    assert search_draft(drafted(machine={"name": "1xH100"})).running is None
+    assert search_draft(drafted(machine={"name": "1xB200"})).running is None
 
 
 def test_a_price_that_nobody_knows_is_null_and_cannot_decide(capsys):

@@ -41,6 +41,18 @@ def test_steps_done_again_are_replay_and_the_gap_is_down(resumed):
     assert resumed.total_seconds == pytest.approx(sum(LEFT.seconds.values()) + 65.0)
 
 
+def test_so_long_as_a_hang_went_unnoticed_is_hang_and_the_rest_down(resumed):
+    attempts.take_up(resumed, LEFT, later(65.0), 5.0, hung_seconds=45.0)
+    assert resumed.seconds["hang"] == pytest.approx(45.0)
+    assert resumed.seconds["down"] == pytest.approx(15.0)
+    assert resumed.total_seconds == pytest.approx(sum(LEFT.seconds.values()) + 65.0)
+
+
+def test_a_hang_is_never_longer_than_the_gap(resumed):
+    attempts.take_up(resumed, LEFT, later(65.0), 5.0, hung_seconds=1e6)
+    assert (resumed.seconds["hang"], resumed.seconds["down"]) == pytest.approx((60.0, 0.0))
+
+
 def test_an_attempt_that_ended_in_order_leaves_nothing_to_replay_and_was_not_down(resumed):
     left = replace(LEFT, ended=True, step=10, seconds=SAVED | {"other": 0.5})
     assert attempts.take_up(resumed, left, later(DAY), 5.0) == 0

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from curbcut.errors import CurbcutError, InputError
+from curbcut.data import Corpus
+from curbcut.data.batches import Batches
+from curbcut.errors import CurbcutError, DamagedFile, InputError
 from curbcut.ledger.inbox import Writer
-from curbcut.train import loop
+from curbcut.train import attempts, checkpoint, loop
+from curbcut.train.observers.attempt import Attempt
 from curbcut.train.observers.attribution import Attribution
+from curbcut.train.observers.checkpointer import Checkpointer
 from curbcut.train.observers.recorder import Recorder
 from curbcut.train.session import Silent
 from tiny import tiny_run
@@ -89,12 +96,65 @@ def test_a_spike_of_ten_times_follows_the_recipe(opened, policy):
     assert 50.0 not in session.recent_losses
 
 
-def test_tokens_beyond_the_vocabulary_never_train(opened):
-    session = opened(tiny_run())
-    session.model.eval()
-    inputs = torch.full((2, 32), 300)
-    with pytest.raises((IndexError, InputError, RuntimeError)):
-        session.passes.gradients(inputs, inputs)
+def test_a_model_with_fewer_entries_than_the_tokenizer_is_refused_before_it_is_built(opened):
+    with pytest.raises(InputError) as told:
+        opened(tiny_run(model={"vocab": 260}))
+    assert told.value.where == "model.vocab"
+    assert "300 entries and the model 260" in told.value.what
+
+
+def test_a_token_beyond_the_vocabulary_ends_the_run_with_one_clear_error(
+        opened, tiny_corpus, tmp_path):
+    folder = shutil.copytree(tiny_corpus.folder, tmp_path / "text")
+    tokens = np.fromfile(folder / "train.bin", tiny_corpus.manifest["dtype"])
+    tokens[tokens.size // 2] = 300
+    tokens.tofile(folder / "train.bin")
+    session, seen = opened(tiny_run(steps=200)), Weights()
+    session.batches = Batches(Corpus.open(folder), 32, 4, 1)
+    root = tmp_path / "checkpoints"
+    with pytest.raises(DamagedFile) as told:
+        loop.train(session, [seen, Checkpointer(root, lambda *_: None, print)])
+    assert f"token {tokens.size // 2:,} is 300, and the tokenizer has 300" in told.value.what
+    assert told.value.where.endswith("train.bin")
+    assert told.value.exit_code == 2
+    assert all(torch.isfinite(weights).all() for _, weights in seen.kept)
+    # The last good checkpoint stays.
+    kept = checkpoint.complete(root)
+    assert int(kept[-1].name.removeprefix("step-")) == 2 * (len(seen.kept) // 2)
+
+
+def test_a_text_that_fills_no_batch_is_refused_by_name(tiny_corpus):
+    with pytest.raises(InputError, match="a sequence needs") as told:
+        Batches(tiny_corpus, tiny_corpus.train_tokens, 4, 1)
+    assert told.value.where == "train.text"
+
+
+def test_a_batch_of_nothing_is_refused(tiny_corpus):
+    with pytest.raises(InputError, match="at least one sequence"):
+        Batches(tiny_corpus, 32, 0, 1)
+    with pytest.raises(InputError, match="cannot be shared by 3 ranks"):
+        Batches(tiny_corpus, 32, 4, 1).batch(0, 0, 3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_weights_that_are_not_finite_move_nothing_and_end_the_run(opened, tmp_path, value):
+    """A flipped bit in a weight makes every step after it unsound: the checkpoint before stays."""
+    class Flip(Silent):
+        def after_step(self, session, report):
+            if report.step == 5:
+                with torch.no_grad():
+                    next(iter(session.weights.masters.values())).view(-1)[7] = value
+
+    root, seen = tmp_path / "checkpoints", Weights()
+    session = opened(tiny_run(steps=60, recipe={"keep_checkpoints": 1}))
+    with pytest.raises(CurbcutError, match="diverged: 20 steps in a row"):
+        loop.train(session, [seen, Flip(), Checkpointer(root, lambda *_: None, print)])
+    assert [report.applied for report, _ in seen.kept] == [True] * 5 + [False] * 20
+    kept, = checkpoint.complete(root)
+    assert kept.name.endswith("0004")
+    whole = torch.cat([one.flatten() for one in load_file(
+        kept / "rank-00000.safetensors").values()])
+    assert torch.isfinite(whole.float()).all()
 
 
 def test_an_endless_trouble_stops_the_run_as_diverged(opened, monkeypatch):
@@ -123,6 +183,30 @@ def test_a_disk_that_hangs_holds_up_no_step_and_loses_nothing(opened, tmp_path, 
     lines = [json.loads(line) for line in writer.path.read_text().splitlines()]
     assert [line["body"]["step"] for line in lines if line["kind"] == "step"] == list(range(1, 31))
     assert [line["kind"] for line in lines][-1] == "end"
+
+
+def test_a_disk_that_hangs_holds_up_no_step_for_the_accounts_either(
+        opened, tmp_path, monkeypatch):
+    gate, real, written = threading.Event(), attempts.write, []
+
+    def slow(folder, left):
+        gate.wait()
+        written.append(left.step)
+        real(folder, left)
+
+    monkeypatch.setattr(attempts, "write", slow)
+
+    class Open(Silent):
+        def finish(self, session):
+            assert session.step == 30
+            assert not written
+            gate.set()
+
+    loop.train(opened(tiny_run(steps=30)), [Open(), Attempt(tmp_path, every_seconds=0.0)])
+    # While one waits for the disk, no further ones pile up; the last one is that of the end.
+    assert written[-1] == 30
+    assert len(written) <= 3
+    assert attempts.read(tmp_path).ended
 
 
 def test_a_long_run_writes_a_bounded_record(opened, tmp_path):

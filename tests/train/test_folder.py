@@ -6,7 +6,7 @@ import pytest
 
 from curbcut.errors import DamagedFile, InputError, RunBusy
 from curbcut.spec import Account, Draft, Limits, Resolved, measured, modelled
-from curbcut.train import folder, lock
+from curbcut.train import folder, layouts, lock
 from tiny import tiny_machine, tiny_run
 
 PROMISE = Account(seconds={"total": modelled(10.0, 2, "test")})
@@ -44,23 +44,16 @@ def test_two_runs_of_one_name_are_refused_by_what_differs(tmp_path):
     assert "--name" in str(caught.value)
 
 
-def test_a_draft_that_disagrees_with_the_standing_run_is_refused(tmp_path):
-    run = tiny_run()
-    folder.refuse_conflict(run, Draft({"name": "tiny", "recipe.micro_batch": 2}), tmp_path)
-    with pytest.raises(InputError, match=r"recipe\.micro_batch = 2, not 4"):
-        folder.refuse_conflict(run, Draft({"recipe.micro_batch": 4}), tmp_path)
-
-
 def test_who_says_the_same_again_asks_for_the_same_run(tmp_path):
     # The plan rounds tokens up to whole steps and calls the machine by its full name.
     said = Draft({"name": "tiny", "train.tokens": 700, "machine.name": "1xH100"})
     folder.claim(tmp_path, resolved(), PROMISE, asked=said)
-    folder.refuse_conflict(tiny_run(), said, tmp_path)
+    assert layouts.changes(tiny_run(), said, tmp_path) == {}
     with pytest.raises(InputError, match=r"train\.tokens = 700, not 900"):
-        folder.refuse_conflict(tiny_run(), Draft({"train.tokens": 900}), tmp_path)
+        layouts.changes(tiny_run(), Draft({"train.tokens": 900}), tmp_path)
 
 
-def test_the_digest_is_of_what_decides_the_weights():
+def test_the_digest_is_of_what_was_settled():
     run = tiny_run()
     same = replace(run, machine=tiny_machine(measured_flops={"fp32": 5.0}), limits=Limits(loss=1.0))
     assert folder.digest(run) == folder.digest(same)

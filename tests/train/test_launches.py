@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from curbcut.train import launches
 from curbcut.train.launches import Fault, Launch
 
@@ -16,6 +20,14 @@ def test_launches_come_back_as_they_were_written(tmp_path):
     assert launches.read(tmp_path) == told
     (tmp_path / launches.FILE).write_text('{"launches": [{"number": 1}]}')
     assert launches.read(tmp_path) == []
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("hung", 1.5), ("died", 0.0)])
+def test_only_of_a_hang_it_took_time_to_notice(tmp_path, kind, seconds):
+    assert launches.hung_seconds(tmp_path) == 0
+    launches.record(tmp_path, [Launch(1, 10.0, 20.0, 0, 7, 4, "fault", replace(FAULT, kind=kind),
+                                      1.5)])
+    assert launches.hung_seconds(tmp_path) == seconds
 
 
 def test_alerts_are_lines_and_a_cut_one_is_left_out(tmp_path):

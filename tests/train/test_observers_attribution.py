@@ -9,6 +9,7 @@ from curbcut.train import loop
 from curbcut.train.account import goodput, measured_account
 from curbcut.train.observers.attempt import Attempt
 from curbcut.train.observers.attribution import Attribution
+from curbcut.train.session import Silent
 from slow import SlowPasses, SlowSaves
 from tiny import tiny_run
 
@@ -43,6 +44,17 @@ def test_a_step_that_was_held_up_is_a_hang_beyond_the_usual(opened):
     session = train(opened, lambda step: 61.0 if step == 12 else 1.0)
     assert session.seconds["hang"] == pytest.approx(60.0)
     assert session.seconds["steps"] == pytest.approx(20.0)
+
+
+def test_what_all_wait_for_a_slow_rank_is_a_straggler_and_not_the_steps(opened):
+    class Named(Silent):
+        def agreed(self, session):
+            session.slowed = 4.0 if session.step >= 10 else 1.0
+
+    session = train(opened, lambda step: 2.0 if step >= 10 else 0.5, observers=[Named()])
+    assert session.seconds["straggler"] == pytest.approx(10 * 1.5)
+    assert session.seconds["steps"] == pytest.approx(20 * 0.5)
+    assert goodput(session)["ettr"].value == pytest.approx(10 / 25, rel=0.05)
 
 
 def test_jitter_is_no_hang(opened):

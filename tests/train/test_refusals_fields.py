@@ -16,12 +16,12 @@ from curbcut.train import refusals
 from tiny import tiny_machine, tiny_run
 
 RUN = tiny_run(machine=tiny_machine(measured_flops={"fp32": 1e12, "bf16": 2e12, "fp8": 3e12}))
-RANKS = ("dp_replicate", "dp_shard", "tp", "pp", "cp")
+RANKS = ("dp_replicate", "dp_shard", "tp", "pp", "cp", "ep")
 RUNS_ANY = {"stack", "stack_version", "sequence_tokens", "micro_batch", "global_batch", "attention",
             "learning_rate", "beta1", "beta2", "weight_decay", "clip_norm", "schedule",
             "warmup_fraction", "decay_fraction", "compile", "on_spike", "spike_factor",
             "context", "sequence_parallel", "checkpoint_every_steps", "keep_checkpoints",
-            "evaluate_every_steps",
+            "checkpoint_interval", "checkpoint_async", "evaluate_every_steps", "balance_loss",
             "pipeline", "virtual_stages", "shard", "offload",
             "optimiser", "recompute", "chunked_loss", "mup_base_width", "z_loss", "ema_decay"}
 """Fields of which training runs each value."""

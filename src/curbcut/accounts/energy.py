@@ -27,6 +27,10 @@ JOULES_PER_KWH = 3.6e6
 SAME = 0.01
 """A typical power so near to the default share of the rated power is that default."""
 DEFAULT_PUES = ("pue_data_centre", "pue_hyperscaler")
+PUE_DIGITS = 9
+"""Digits of a PUE that count: far more than any meter tells, and so few that a factor just above 1
+is not lost in rounding.
+"""
 """Constants whose value a plan sets where nobody stated one: such a place has their interval."""
 USUAL = power.Busy(compute=0.4, memory=0.2, link=0.1)
 """What a well-tuned training keeps busy: the work at which measured runs draw the usual share. The
@@ -222,7 +226,8 @@ def pue(place: Place) -> Estimate:
     for name in DEFAULT_PUES:
         if known(name).value == place.pue:
             return known(name)
-    return given(max(1.0, place.pue), f"PUE {max(1.0, place.pue):g} of the place")
+    known_as = round(max(1.0, place.pue), PUE_DIGITS)
+    return given(known_as, f"PUE {known_as:g} of the place")
 
 
 def device_watts(machine: Machine, recipe: Recipe | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "go", help="the whole circle", description="Plan, prepare data, train, evaluate, serve one "
         "question and report. Run it again and it goes on where it stopped.")
     add_run_options(parser)
+    add_machine(parser)
     parser.add_argument("--ask", metavar="TEXT", help="the question asked over HTTP at the end")
     parser.set_defaults(run=run)
 
@@ -30,18 +32,31 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
                         help="folder of all runs (default: runs)")
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The option that says what to train on, or to go on on."""
+    parser.add_argument("--on", "--machine", metavar="MACHINE", dest="on", help='"here", or '
+                        '"2xhere" for 2 ranks of this computer; a run that stands goes on there '
+                        "from its last checkpoint")
+
+
 def run(args: argparse.Namespace) -> int:
     """Does it."""
+    began = time.perf_counter()
     from rich.console import Console
 
     from curbcut import circle
+    from curbcut.launch import environment
 
-    circle.go(draft_of(args), args.runs, Console(), args.ask or circle.QUESTION)
+    console, question = Console(), args.ask or circle.QUESTION
+    if (seat := environment.read()) is not None:
+        return circle.go_seat(draft_of(args), args.runs, seat, console, question,
+                              began=began)
+    circle.go(draft_of(args), args.runs, console, question, began=began)
     return 0
 
 
 def draft_of(args: argparse.Namespace) -> Draft:
-    """The draft that a file, a run's name and `--name` say together."""
+    """The draft that a file, a run's name, `--name` and `--on` say together."""
     from curbcut.errors import UnknownName
     from curbcut.spec import Draft, load
 
@@ -55,6 +70,8 @@ def draft_of(args: argparse.Namespace) -> Draft:
         draft = load(args.file)
     if args.name:
         draft = draft.with_values({"name": args.name}, "command line", override=True)
+    if getattr(args, "on", None):
+        draft = draft.with_values({"machine.name": args.on}, "command line", override=True)
     return draft
 
 

@@ -73,8 +73,17 @@ def tell(args: argparse.Namespace, resolved: Resolved, account: Account, pairs: 
         return
     from curbcut.report.account import plan_tables
 
-    notes = price_notes(resolved) if form == "text" else []
+    notes = [*run_notes(resolved), *price_notes(resolved)] if form == "text" else []
     show([*before, *plan_tables(resolved, account, form, notes=notes), *after], form)
+
+
+def run_notes(resolved: Resolved) -> list[str]:
+    """Which field of the recipe this version prices and does not train, if one is."""
+    from curbcut.plan import running
+
+    run = resolved.run
+    reason = running.reason(run.model, run.recipe, run.machine)
+    return [f"This version prices it and does not train it itself: {reason}."] if reason else []
 
 
 def price_notes(resolved: Resolved) -> list[str]:

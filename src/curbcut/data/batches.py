@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curbcut.data.corpus import Corpus
+from curbcut.data.corpus import MEND, Corpus
 from curbcut.data.order import key_of, permuted
-from curbcut.errors import InputError
+from curbcut.errors import DamagedFile, InputError
 
 Tokens = npt.NDArray[np.int64]
+AHEAD = 4096
+"""Samples whose places are worked out at once: a batch's own would take longer than its tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,10 @@ class Batches:
                 f"the text has {self.corpus.train_tokens} tokens to train on, a sequence needs "
                 f"{needed}", where="train.text",
                 mend="give more text, or a smaller sequence_tokens")
-        # one mapping for the life of the object; a frozen dataclass sets it the long way round
-        object.__setattr__(self, "_tokens", self.corpus.tokens("train"))
+        # One mapping for the life of the object, as a plain array: NumPy's own class for mapped
+        # files takes 5 us a slice. A frozen dataclass sets it the long way round.
+        object.__setattr__(self, "_tokens", np.asarray(self.corpus.tokens("train")))
+        object.__setattr__(self, "_ahead", (-1, np.empty(0, np.int64)))
 
     @property
     def windows(self) -> int:
@@ -70,21 +74,37 @@ class Batches:
         """Inputs and targets of `step`, int64 [global_batch / ranks, sequence_tokens] each.
 
         Targets are the inputs one token on. With `ranks`, the rows of `rank`: the ranks' rows in
-        rank order are the whole batch. Raises InputError where the batch cannot be shared evenly.
+        rank order are the whole batch. Raises InputError where the batch cannot be shared evenly,
+        DamagedFile for a token that the tokenizer does not have.
         """
         if self.global_batch % ranks or not 0 <= rank < ranks:
             raise InputError(f"{self.global_batch} sequences cannot be shared by {ranks} ranks",
                              where="recipe.global_batch", mend=f"give a multiple of {ranks}")
         share = self.global_batch // ranks
         first = step * self.global_batch + rank * share
-        rows = np.stack([self._window(start) for start in
-                         self.starts(np.arange(first, first + share, dtype=np.int64)).tolist()])
+        tokens: npt.NDArray[Any] = self._tokens  # type: ignore[attr-defined]
+        places = self._starts(first, first + share)[:, None] + np.arange(self.sequence_tokens + 1)
+        rows = tokens[places % len(tokens)].astype(np.int64)
+        if rows.max() >= self.corpus.vocab:
+            raise self._damaged(places.ravel(), rows.ravel())
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
-    def _window(self, start: int) -> Tokens:
-        tokens: npt.NDArray[Any] = self._tokens  # type: ignore[attr-defined]
-        row = tokens[start:start + self.sequence_tokens + 1]
-        missing = self.sequence_tokens + 1 - len(row)
-        if missing:
-            row = np.concatenate([row, tokens[:missing]])
-        return row.astype(np.int64)
+    def _damaged(self, places: npt.NDArray[np.int64], tokens: Tokens) -> DamagedFile:
+        """An embedding has no row for such a token; on a GPU its error would name nothing."""
+        first = int(tokens.argmax())
+        return DamagedFile(
+            f"token {places[first] % self.corpus.train_tokens:,} is {tokens[first]}, and the "
+            f"tokenizer has {self.corpus.vocab} entries",
+            where=str(self.corpus.folder / "train.bin"), mend=MEND)
+
+    def _starts(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """`starts` of the samples from `first` to `end`, from a block of them kept from before."""
+        if end - first >= AHEAD:
+            return self.starts(np.arange(first, end, dtype=np.int64))
+        known: int
+        found: npt.NDArray[np.int64]
+        known, found = self._ahead  # type: ignore[attr-defined]
+        if not known <= first <= end <= known + len(found) or known < 0:
+            known, found = first, self.starts(np.arange(first, first + AHEAD, dtype=np.int64))
+            object.__setattr__(self, "_ahead", (known, found))
+        return found[first - known:end - known]

@@ -34,7 +34,7 @@ FILES = (
     *(f"{split}.bin" for split in SPLITS), *(f"{split}.offsets.npy" for split in SPLITS),
     VALIDATION_TEXT, TOKENIZER_FILE, CONFIG_FILE,
 )
-_MEND = "remove its folder and prepare the text again"
+MEND = "remove its folder and prepare the text again"
 
 
 @dataclass(frozen=True)
@@ -156,24 +156,24 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DamagedFile(f"cannot be read ({error})", where=str(path), mend=_MEND) from None
+        raise DamagedFile(f"cannot be read ({error})", where=str(path), mend=MEND) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DamagedFile(f"is not a manifest of format {FORMAT}", where=str(path), mend=_MEND)
+        raise DamagedFile(f"is not a manifest of format {FORMAT}", where=str(path), mend=MEND)
     try:
         whole = digest_of(manifest["files"]) == manifest["digest"]
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise DamagedFile("does not match its own digest", where=str(path), mend=_MEND)
+        raise DamagedFile("does not match its own digest", where=str(path), mend=MEND)
     return manifest
 
 
 def _check(path: Path, entry: Mapping[str, Any] | None, verify: bool) -> None:
     if entry is None or not path.is_file():
-        raise DamagedFile("is missing", where=str(path), mend=_MEND)
+        raise DamagedFile("is missing", where=str(path), mend=MEND)
     size = path.stat().st_size
     if size != entry["bytes"]:
         raise DamagedFile(f"has {size} bytes instead of {entry['bytes']}", where=str(path),
-                          mend=_MEND)
+                          mend=MEND)
     if verify and sha256_of(path) != entry["sha256"]:
-        raise DamagedFile("does not match its sha256", where=str(path), mend=_MEND)
+        raise DamagedFile("does not match its sha256", where=str(path), mend=MEND)

@@ -7,16 +7,19 @@ the same variables (`srun` with a line of shell, a cloud's agent) is joined the 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from curbcut.errors import InputError
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 RENDEZVOUS_SECONDS = 600.0
 """How long the ranks wait for the last of them to come."""
+TOLD_SECONDS = 3.0
+"""A launcher ends all ranks when the first one leaves: the one that says why must be that."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,14 @@ def read(environment: Mapping[str, str] | None = None) -> Seat | None:
                          f"LOCAL_WORLD_SIZE={local_size} is no place among equal nodes",
                          where="environment", mend="start as many processes on each node")
     return seat if size > 1 else None
+
+
+def refuse(seat: Seat, error: InputError) -> NoReturn:
+    """Raises `error` on rank 0; the others leave without a word, once it had time to be told."""
+    if seat.main:
+        raise error
+    time.sleep(TOLD_SECONDS)
+    raise SystemExit(error.exit_code)
 
 
 def _number(found: Mapping[str, str], name: str, default: int | None = None) -> int:

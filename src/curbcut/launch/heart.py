@@ -54,6 +54,8 @@ class Heart(Silent):
         told = session.world.everybody([own, socket.gethostname(), os.getpid()])
         found = dict(watch.slow([seconds for seconds, _, _ in told]))
         self._suspect = {rank: self._suspect.get(rank, 0) + 1 for rank in found}
+        session.slowed = max((found[rank] for rank, times in self._suspect.items()
+                              if times >= SURE), default=1.0)
         for rank, times in self._suspect.items():
             if times >= SURE and rank not in self._named:
                 self._named.add(rank)

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 STALLS = 3
 """Launches on end that save nothing more, after which a run is given up."""
 POLL_SECONDS = 0.1
-PAUSED_SECONDS = 5.0
-"""A gap in this watch itself (Ctrl-Z, a suspended laptop) after which silence is counted anew."""
 BACKOFF_SECONDS = 0.5
 LARGE_SECONDS = 3600.0
 """Promised seconds from which a minute of checking the layout's gradients is well spent."""
@@ -82,7 +80,7 @@ def train(task: Task, console: Console, patience: Patience | None = None) -> Fin
     refuse_machine(run.machine.nodes, run.recipe.ranks, run.machine.accelerators_per_node)
     with lock.held(run_folder), _signals() as signals:
         done, stalls = launches.read(run_folder), 0
-        if not done:
+        if not done or done[-1].started < settled_time(run_folder):
             check_layout(task, console)
         while True:
             launch = _attempt(task, done, signals, patience, console)
@@ -121,6 +119,11 @@ def check_layout(task: Task, console: Console) -> None:
                   highlight=False, markup=False)
 
 
+def settled_time(run_folder: Path) -> float:
+    """When the run in a folder got the layout that it has: seconds since 1970."""
+    return (run_folder / "run.toml").stat().st_mtime
+
+
 def refuse_machine(nodes: int, wanted: int, here: int) -> None:
     """Raises InputError where one computer cannot hold the run's ranks."""
     if nodes > 1:
@@ -138,6 +141,8 @@ def _attempt(task: Task, before: list[Launch], signals: _Signals, patience: Pati
              console: Console) -> Launch:
     """One launch of all ranks, to their common end."""
     number, started = len(before) + 1, time.time()
+    if before or task.began is None:
+        task = replace(task, began=time.perf_counter())
     first, size = newest_step(task.folder), task.resolved.run.recipe.ranks
     crew, served = Crew(), _serve_store()
     for old in (task.folder / RANKS).glob("rank-*"):
@@ -196,8 +201,8 @@ def _work(task: Task, seat: Seat, console: Console) -> int:
     if not seat.main:
         console.quiet = True
     return ranks.exit_code_of(
-        lambda: ranks.train(task, seat, store(seat, task.resolved.run.name), console),
-        task.folder, seat.rank)
+        lambda: ranks.train(replace(task, watched=True), seat,
+                            store(seat, task.resolved.run.name), console), task.folder, seat.rank)
 
 
 def _watched(run_folder: Path, number: int, crew: Crew, signals: _Signals,
@@ -208,7 +213,7 @@ def _watched(run_folder: Path, number: int, crew: Crew, signals: _Signals,
     since, leave_at = last_look, float("inf")
     while crew.running:
         now = time.monotonic()
-        if now - last_look > PAUSED_SECONDS:
+        if now - last_look > watch.PAUSED_SECONDS:
             since = now
         last_look = now
         if len(signals.asked) > told:
@@ -216,7 +221,7 @@ def _watched(run_folder: Path, number: int, crew: Crew, signals: _Signals,
             if told > 1:
                 raise KeyboardInterrupt
             crew.signal(signal.SIGCONT)
-            crew.signal(signal.SIGTERM)
+            crew.signal(signals.asked[-1])  # the record says which it was
             leave_at = now + patience.ending_seconds
         beats = _beats(run_folder, pids, number)
         bad = any(code not in (0, 75) for code in crew.codes.values())
@@ -224,7 +229,7 @@ def _watched(run_folder: Path, number: int, crew: Crew, signals: _Signals,
             crew.wait(FALL_SECONDS)
             break
         fault = watch.hangs({rank: beats[rank] for rank in crew.running}, crew.states(), pids,
-                            now, since, patience, host)
+                            now, since, patience, host, watch.crowding())
         if fault is not None:
             return fault
         time.sleep(POLL_SECONDS)

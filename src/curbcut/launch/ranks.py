@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from curbcut.data.corpus import Corpus
 from curbcut.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, CurbcutError
 from curbcut.launch.environment import Seat
+from curbcut.launch.watch import Patience
 from curbcut.spec import Account, Resolved
+from curbcut.train import lock
 from curbcut.train.launches import RANKS
 
 if TYPE_CHECKING:
@@ -45,14 +48,21 @@ class Task:
     """Whether a slow rank ends the attempt at a checkpoint, to be started again."""
     observers: Callable[[World], tuple[Observer, ...]] | None = None
     """More observers of each rank."""
+    began: float | None = None
+    """When this attempt began, on the system's clock of durations, where that was before."""
     beat_seconds: float = 0.5
     gather_steps: int = 20
     """Steps between two comparisons of the ranks' own speed."""
     collective_seconds: float = COLLECTIVE_SECONDS
+    watched: bool = False
+    """Whether a launcher of ours that forked this rank watches it; else the ranks do themselves."""
+    patience: Patience | None = None
+    """How long they wait then; None for the usual."""
 
 
 def train(task: Task, seat: Seat, store: Any, console: Console) -> Trained:
     """Trains as the rank of `seat`; collective. Raises what `train_run` and `world.join` raise."""
+    from curbcut.launch.guard import Guard
     from curbcut.launch.heart import Heart
     from curbcut.launch.pulse import Pulse
     from curbcut.train import faults, world
@@ -60,10 +70,14 @@ def train(task: Task, seat: Seat, store: Any, console: Console) -> Trained:
     from curbcut.train.start import train_run
 
     run = task.resolved.run
+    began = time.perf_counter() if task.began is None else task.began
     share_cores(run.machine.kind, run.machine.cores, seat.local_size)
     pulse = Pulse(task.folder / RANKS, seat.rank, seat.attempt, task.beat_seconds)
     pulse.start()
+    guard = None if lock.launched() or task.watched else Guard(task.folder, seat, task.patience)
     try:
+        if guard is not None:
+            guard.start()
         place = world.join(run.recipe, device_of(run, seat.local_rank), seat.rank, seat.size,
                            seat.local_rank, store, task.collective_seconds)
         faults.reach("launch: joined", seat.rank, 0)
@@ -71,10 +85,12 @@ def train(task: Task, seat: Seat, store: Any, console: Console) -> Trained:
                       leave=task.leave_slow, every_steps=task.gather_steps)
         more = task.observers(place) if task.observers else ()
         trained = train_run(task.resolved, task.forecast, task.corpus, task.folder, console,
-                            world=place, extra_observers=(heart, *more))
+                            world=place, began=began, extra_observers=(heart, *more))
         world.leave(place)
         return trained
     finally:
+        if guard is not None:
+            guard.stop()
         pulse.stop()
 
 

@@ -37,11 +37,13 @@ Tell = Callable[[Resolved, Account, Corpus, Account], None]
 
 
 def train(seat: Seat, runs: Path, name: str, console: Console, *, settle: Settle,
-          prepared: Callable[[Resolved, Console], Corpus], tell: Tell) -> int:
+          prepared: Callable[[Resolved, Console], Corpus], tell: Tell,
+          began: float | None = None) -> int:
     """Plans on rank 0, trains on all; returns this rank's exit code. Collective.
 
     `settle` plans and prepares (rank 0 only), `prepared` opens or prepares the text of a run,
-    `tell` reports what was measured (rank 0 only, where no launcher of ours does it).
+    `tell` reports what was measured (rank 0 only, where no launcher of ours does it). `began` is
+    when this attempt began, where that was before its ranks met.
     """
     run_folder = run_folders.run_folder(runs, name)
     if not seat.main:
@@ -52,8 +54,10 @@ def train(seat: Seat, runs: Path, name: str, console: Console, *, settle: Settle
     if ending is not None and seat.main:
         console.print(f"  done before ({ending.reason}); a new run needs a new --name")
     if _from_main(seat, served, "ended", ending is not None):
+        if seat.main and ending is not None:
+            tell(resolved, forecast, corpus, ending.measured)
         return EXIT_OK
-    task = Task(resolved, forecast, corpus, run_folder)
+    task = Task(resolved, forecast, corpus, run_folder, began=began)
     code = ranks.exit_code_of(lambda: ranks.train(task, seat, served, console), run_folder,
                               seat.rank)
     words = ranks.read_last_words(run_folder, seat.rank) if code not in (0, 75) else {}

@@ -6,6 +6,7 @@ one hangs all of them wait. The one to name is the first cause, not the first to
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ SLOW = 2.5
 told with room for noise (ranks that share cores slow each other), twice is a busy neighbour."""
 NOT_SURE = 3.0
 """A silent process that is not stopped may only be starved of its core: it is given longer."""
+CROWD = 4.0
+"""A crowded computer is waited for at most so many times longer."""
+PAUSED_SECONDS = 5.0
+"""A gap in a watch itself (Ctrl-Z, a suspended laptop) after which silence is counted anew."""
 NEXT_TO_NOTHING = 1e-4
 """Seconds of own work a step below which it tells nothing."""
 
@@ -78,29 +83,38 @@ def ended_by(ended: Mapping[int, Ended], beats: Mapping[int, Beat | None],
 
 
 def hangs(beats: Mapping[int, Beat | None], states: Mapping[int, str], pids: Mapping[int, int],
-          now: float, since: float, patience: Patience, host: str) -> Fault | None:
+          now: float, since: float, patience: Patience, host: str,
+          crowded: float = 1.0) -> Fault | None:
     """The rank that hangs, or None.
 
     `states` are the letters of /proc/PID/stat ("T" for stopped) where the system tells, `since`
-    the monotonic time before which silence does not count: the start, or this watch's own pause.
+    the monotonic time before which silence does not count: the start, or this watch's own pause;
+    `crowded` how much longer all takes here than on a computer of one's own.
     """
-    known = [b.step_seconds for b in beats.values() if b is not None and b.step_seconds]
-    long = patience.steps * median(known) if known else 0.0
-    silent_for = max(patience.silent_seconds, long)
-    silent = {rank: now - max(since, beat.beat_seconds if beat else since)
-              for rank, beat in beats.items()}
-    quiet = [rank for rank, seconds in silent.items()
-             if seconds > silent_for * (1.0 if states.get(rank) == "T" else NOT_SURE)]
-    if quiet:
-        rank = max(quiet, key=lambda r: (states.get(r) == "T", silent[r]))
-        why = "is stopped (SIGSTOP)" if states.get(rank) == "T" else "gives no sign of life"
-        return _fault("hung", rank, beats[rank], pids, host, f"{why} for {silent[rank]:.0f} s")
-    return _stuck(beats, pids, now, since, max(patience.stuck_seconds, long), host)
+    return (silent(beats, states, pids, now, since, patience, host, crowded)
+            or stuck(beats, pids, now, since, patience, host, crowded))
 
 
-def _stuck(beats: Mapping[int, Beat | None], pids: Mapping[int, int], now: float, since: float,
-           limit: float, host: str) -> Fault | None:
+def silent(beats: Mapping[int, Beat | None], states: Mapping[int, str], pids: Mapping[int, int],
+           now: float, since: float, patience: Patience, host: str,
+           crowded: float = 1.0) -> Fault | None:
+    """The rank whose process gives no sign of life, or None."""
+    silent_for = max(patience.silent_seconds, _long(beats, patience))
+    quiet_for = {rank: now - max(since, beat.beat_seconds if beat else since)
+                 for rank, beat in beats.items()}
+    quiet = [rank for rank, seconds in quiet_for.items() if seconds > silent_for * (
+        1.0 if states.get(rank) == "T" else NOT_SURE * crowded)]
+    if not quiet:
+        return None
+    rank = max(quiet, key=lambda r: (states.get(r) == "T", quiet_for[r]))
+    why = "is stopped (SIGSTOP)" if states.get(rank) == "T" else "gives no sign of life"
+    return _fault("hung", rank, beats[rank], pids, host, f"{why} for {quiet_for[rank]:.0f} s")
+
+
+def stuck(beats: Mapping[int, Beat | None], pids: Mapping[int, int], now: float, since: float,
+          patience: Patience, host: str, crowded: float = 1.0) -> Fault | None:
     """The rank that is furthest behind where all live and none has moved within a step."""
+    limit = max(patience.stuck_seconds, _long(beats, patience)) * crowded
     alive = {rank: beat for rank, beat in beats.items() if beat is not None}
     if len(alive) < len(beats) or not alive:
         return None
@@ -113,6 +127,22 @@ def _stuck(beats: Mapping[int, Beat | None], pids: Mapping[int, int], now: float
                                      alive[r].phase != "data", alive[r].moved_seconds))
     return _fault("hung", rank, alive[rank], pids, host,
                   f"has not moved for {still[rank]:.0f} s (in {alive[rank].phase!r})")
+
+
+def _long(beats: Mapping[int, Beat | None], patience: Patience) -> float:
+    known = [b.step_seconds for b in beats.values() if b is not None and b.step_seconds]
+    return patience.steps * median(known) if known else 0.0
+
+
+def crowding() -> float:
+    """Processes that want a core of this computer for each one it has, from 1 to `CROWD`: a
+    starved process is silent for as many times longer. 1 where the system does not say.
+    """
+    try:
+        wanted = os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return 1.0
+    return min(CROWD, max(1.0, wanted / (os.cpu_count() or 1)))
 
 
 def slow(own_seconds: Sequence[float]) -> list[tuple[int, float]]:

@@ -192,6 +192,14 @@ class TrainingConstants:
     """1 where norms, activations and rotary positions are fused kernels."""
     regather: Number = 1
     """1 where sequence parallelism gathers inputs again in the backward pass."""
+    stops_early: Number = 0
+    """1 where full recompute ends with the last tensor that the backward pass needs."""
+    gathered_loss: Number = 0
+    """1 where a vocabulary in pieces gathers two numbers a token, not three reductions of one."""
+    blocks_apart: Number = 0
+    """1 where ranks that share gradients, not weights, meet block by block, not in buckets."""
+    norms_apart: Number = 0
+    """1 where each norm's gradient is summed over tensor-parallel ranks in each micro-batch."""
     high_latency: Number = 0
     """1 where the published runs of the stack stand on a fabric of high latency."""
 

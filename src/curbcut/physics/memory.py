@@ -16,6 +16,7 @@ from curbcut.physics.activations import activation_bytes, eighth, half, layer_el
 from curbcut.physics.cache import cache_bytes, elements_per_token, full_layers, weight_bytes
 from curbcut.physics.memory_constants import MemoryConstants, memory_constants
 from curbcut.physics.numbers import Flag, Number, ceiling, is_not, larger, smaller, where
+from curbcut.physics.operations import sharing_ranks
 from curbcut.spec.nouns import Machine, ModelShape
 
 __all__ = [
@@ -81,18 +82,18 @@ def state_bytes(recipe: Number, constants: MemoryConstants | None = None) -> Sta
 
 def _cut_beside(recipe: Number, known: MemoryConstants) -> Flag:
     """Whether shards of the parameters are kept beside the whole ones (FSDP2's ZeRO-2)."""
-    return (recipe.shard == "gradients") & (_shards(recipe) > 1) & (known.shards_beside_whole > 0)
+    shared = (recipe.shard == "gradients") & (sharing_ranks(recipe) > 1)
+    return shared & (known.shards_beside_whole > 0)
+
+
+def _stays_gathered(recipe: Number, known: MemoryConstants) -> Flag:
+    """Whether a stage keeps what is gathered over the step."""
+    return (recipe.pp > 1) & (known.gathered_in_pipeline > 0)
 
 
 def _shards_parameters(recipe: Number) -> Flag:
     """Whether ranks share parameters too (FSDP, over context-parallel ranks as well)."""
-    return (recipe.shard == "parameters") & (_shards(recipe) > 1)
-
-
-def _shards(recipe: Number) -> Number:
-    """Ranks that share the states: context-parallel ones too, unless replicas are kept."""
-    alone = (recipe.dp_shard == 1) & (recipe.dp_replicate > 1)
-    return recipe.dp_shard * where(alone, 1, recipe.cp)
+    return (recipe.shard == "parameters") & (sharing_ranks(recipe) > 1)
 
 
 def block_parameters(shape: Number) -> Number:
@@ -185,9 +186,11 @@ def activations(shape: Number, recipe: Number, constants: MemoryConstants | None
     return _activations(recipe, each, layers * in_flight(recipe)[0])
 
 
-def _activations(recipe: Number, layer_bytes: Number, layers: Number) -> Number:
-    """Bytes of so many layers' activations on the device."""
-    resting = recipe.offload == "activations"
+def _activations(recipe: Number, layer_bytes: Number, layers: Number,
+                 apart: bool = True) -> Number:
+    """Bytes of so many layers' activations on the device, which has memory `apart` from the host.
+    """
+    resting = (recipe.offload == "activations") & apart
     layers = where(resting, smaller(layers, RESTING_LAYERS), layers)
     return _tokens(recipe) * layer_bytes * layers
 
@@ -237,16 +240,17 @@ def _held(shape: Number, recipe: Number, layers: Number, routed: Number, first: 
 
 
 def _states(shape: Number, recipe: Number, known: MemoryConstants,
-            held: _Held, resting: Flag) -> dict[str, Number]:
+            held: _Held, resting: Flag, apart: bool = True) -> dict[str, Number]:
     """Bytes of parameters, gradients and optimiser of a stage on one rank; `resting` where its
-    parameters are on the host.
+    parameters are on the host, whose memory is `apart` from the device's.
     """
     each = state_bytes(recipe, known)
     optimiser = each.optimiser - 2 * MOMENT_BYTES + moment_bytes(shape, recipe)
-    shards = _shards(recipe)
+    shards = sharing_ranks(recipe)
     experts = larger(shards * where(shape.experts > 0, recipe.tp, 1) / recipe.ep / recipe.tp, 1)
     by_parameters = where(_shards_parameters(recipe), 1, 0)
-    by_gradients = where((recipe.shard == "optimiser") | (shards == 1), 0, 1)
+    staying = _stays_gathered(recipe, known)  # its gradients are summed whole, scattered once
+    by_gradients = where((recipe.shard == "optimiser") | (shards == 1) | staying, 0, 1)
 
     def shared(bytes_: Number, cut: Number) -> Number:
         dense = held.dense / where(cut > 0, shards, 1)
@@ -256,13 +260,13 @@ def _states(shape: Number, recipe: Number, known: MemoryConstants,
     narrow = where(eighth(recipe) & is_not(_shards_parameters(recipe)),
                    2 - known.fp8_input_bytes, 0)
     bucket = where((recipe.dp_replicate * recipe.dp_shard > 1), known.bucket_bytes, 0)
-    on_device = where((recipe.offload == "optimiser") | (recipe.offload == "parameters"), 0, 1)
+    on_host = ((recipe.offload == "optimiser") | (recipe.offload == "parameters")) & apart
     resident = where(resting, 0, 1)
     return {
         "parameters": resident * (shared(each.weight, by_parameters)
                                   + narrow * (held.dense + held.routed)),
         "gradients": shared(each.gradient, by_gradients) + bucket * (held.dense + held.routed),
-        "optimiser": on_device * shared(optimiser, 1),
+        "optimiser": where(on_host, 0, 1) * shared(optimiser, 1),
     }
 
 
@@ -282,8 +286,7 @@ def _widest(shape: Number, recipe: Number, last: Flag) -> Number:
 def _gathered_bytes(shape: Number, recipe: Number, known: MemoryConstants, held: _Held,
                     last: Flag) -> Number:
     """Bytes of parameters that are whole on the device at once, of those that rest elsewhere."""
-    staying = (recipe.pp > 1) & (known.gathered_in_pipeline > 0)
-    units = where(staying, held.dense + held.routed,
+    units = where(_stays_gathered(recipe, known), held.dense + held.routed,
                   GATHERED_LAYERS * _widest(shape, recipe, last))
     return units * where(half(recipe), 2, 4)
 
@@ -311,7 +314,9 @@ def _moments(shape: Number, recipe: Number, known: MemoryConstants, held: _Held,
     gathered = where(_shards_parameters(recipe) | resting,
                      _gathered_bytes(shape, recipe, known, held, last), 0)
     cut = _shards_parameters(recipe) | _cut_beside(recipe, known)
-    layer_gradients = where(cut, known.sharded_layer_gradient_bytes * widest,
+    # Where gradients wait whole for the step's end, a layer's new ones are added to them.
+    each = where(_stays_gathered(recipe, known), element, known.sharded_layer_gradient_bytes)
+    layer_gradients = where(cut, each * widest,
                             known.layer_gradient_bytes * (layer + where(last, table, 0)))
     scores = where(last, logits(shape, recipe, known), 0)
     working = tokens * working_bytes
@@ -324,16 +329,17 @@ def stage(shape: Number, recipe: Number, kind: str, last: bool,
     crowded moment; keys as `training`. Without a pipeline both are the one stage.
     """
     known = constants or memory_constants(_stack(recipe), kind)
+    apart = kind != "cpu"  # a CPU's memory is the host's: nothing leaves it
     layers = stage_layers(shape, recipe, known)[1 if last else 0]
     flight = in_flight(recipe)[1 if last else 0]
     alone, folded = recipe.pp == 1, recipe.pipeline == "dualpipev"
     has_first, has_last = alone | folded | (not last), alone | folded | last
     routed = _expert_layers(shape, layers, last)
     held = _held(shape, recipe, layers, routed, has_first, has_last)
-    resting = _resting(shape, recipe, known, held, has_last)
-    parts = _states(shape, recipe, known, held, resting)
+    resting = _resting(shape, recipe, known, held, has_last) & apart
+    parts = _states(shape, recipe, known, held, resting, apart)
     each, working = kept.layer_bytes(shape, recipe, known, routed / larger(layers, 1))
-    parts["activations"] = _activations(recipe, each, layers * flight)
+    parts["activations"] = _activations(recipe, each, layers * flight, apart)
     scores, beside, backward = _moments(shape, recipe, known, held, working, has_last,
                                         resting)
     at_loss = scores + beside >= backward

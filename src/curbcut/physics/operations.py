@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from curbcut.physics.activations import activation_bytes
-from curbcut.physics.numbers import Flag, Number, larger, where
+from curbcut.physics.numbers import Flag, Number, is_not, larger, where
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"]
 OUTER_GRADIENT_BYTES = 4
@@ -23,6 +23,27 @@ OUTER_GRADIENT_BYTES = 4
 LOSS_REDUCTIONS = 3
 """All-reduces of a number a token under a vocabulary cut in pieces: the largest score, the sum of
 exponentials, the target's score (Megatron-LM, arXiv:1909.08053, section 3)."""
+LOSS_BYTES = 8
+"""Or two numbers a token that each rank gathers of all: the log of its sum, the target's score."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What stacks do each in their own way, as flags. As they stand: Megatron-LM's."""
+
+    regather: Flag = False
+    """Sequence parallelism keeps only a share of each gathered input and gathers it once more in
+    the backward pass (arXiv:2205.05198, section 4.2.2)."""
+    stops_early: Flag = False
+    """Full recompute ends with the last tensor that the backward pass needs, so a block's last sum
+    is not made again (torch.utils.checkpoint)."""
+    gathered_loss: Flag = False
+    """A vocabulary cut in pieces gathers two numbers a token in the place of three reductions."""
+    norms_apart: Flag = False
+    """Tensor-parallel ranks sum each norm's gradient in each micro-batch, not all once a step."""
+
+
+MEGATRON = Habits()
 
 
 @dataclass(frozen=True)
@@ -156,18 +177,17 @@ def element_bytes(recipe: Number) -> ElementBytes:
 
 
 def collectives(shape: Number, recipe: Number, elements: ElementBytes | None = None,
-                sequence_regather: Flag = False) -> tuple[Collective, ...]:
+                habits: Habits = MEGATRON) -> tuple[Collective, ...]:
     """Every collective of one optimiser step on one rank of the busiest pipeline stage.
 
-    A stack that sums gradients in fp32 or gathers fp8 weights says so in `elements`. Megatron's
-    sequence parallelism keeps only a share of each gathered input and gathers it once more in the
-    backward pass (arXiv:2205.05198, section 4.2.2): `sequence_regather`. A world of one has none.
+    A stack that sums gradients in fp32 or gathers fp8 weights says so in `elements`. A world of one
+    has none.
     """
     elements = elements or element_bytes(recipe)
     found = (*_data(shape, recipe, elements), *_replicas(shape, recipe, elements),
-             *_tensor(shape, recipe, elements, sequence_regather),
+             *_tensor(shape, recipe, elements, habits),
              *_pipeline(shape, recipe, elements), *_context(shape, recipe, elements),
-             *_experts(shape, recipe, elements))
+             *_experts(shape, recipe, elements), *_turned(shape, recipe, elements))
     return tuple(each for each in found if _somewhere((each.times > 0) & (each.ranks > 1)))
 
 
@@ -185,9 +205,9 @@ def _never(value: Number, least: float) -> bool:
     return isinstance(value, (int, float)) and value <= least
 
 
-def _shared(recipe: Number) -> Number:
-    """Ranks that share states: with dp_shard, the context's ranks too (FSDP, Megatron)."""
-    return where(recipe.dp_shard > 1, recipe.dp_shard * recipe.cp, 1)
+def sharing_ranks(recipe: Number) -> Number:
+    """Ranks that share states: the context's too, for they hold the same (FSDP, Megatron)."""
+    return recipe.dp_shard * recipe.cp
 
 
 def uncut_layer_parameters(shape: Number) -> Number:
@@ -210,7 +230,8 @@ def _held(shape: Number, recipe: Number) -> tuple[tuple[str, Number, Number, Num
     inside = shape.parameters - shape.embedding_parameters - shape.width - shape.routed_parameters
     whole = uncut_layer_parameters(shape)
     layer = (inside / shape.layers - whole) / tp + whole
-    matrices = where(pp > 1, shape.vocab * shape.width, shape.embedding_parameters)
+    apart = (pp > 1) & (recipe.pipeline != "dualpipev")  # which has both ends on one rank
+    matrices = where(apart, shape.vocab * shape.width, shape.embedding_parameters)
     found = (("layer", layer, layers, 1), ("ends", matrices / tp + shape.width, 1, 1))
     if _never(shape.expert_layers, 0):
         return found
@@ -221,18 +242,20 @@ def _held(shape: Number, recipe: Number) -> tuple[tuple[str, Number, Number, Num
 def _data(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collective]:
     """ZeRO (arXiv:1910.02054) over the ranks that share states: stage 1 and 2 scatter gradients
     (once a step, each micro-batch) and gather the new weights once; stage 3 gathers each layer
-    forward and backward of each micro-batch, embedding and head once, and scatters each time.
+    forward and backward of each micro-batch, embedding and head once, and scatters each time. A
+    pipeline's stage stays gathered, and its gradients whole, over the step.
     """
-    if _never(recipe.dp_shard, 1):
+    shared, count = sharing_ranks(recipe), recipe.accumulation
+    if _never(shared, 1):
         return []
-    found, count, shared = [], recipe.accumulation, _shared(recipe)
-    sharded = recipe.shard == "parameters"
-    once = recipe.shard == "optimiser"
+    found = []
+    again = (recipe.shard == "parameters") & (recipe.pp == 1)
+    once = (recipe.shard == "optimiser") | (recipe.pp > 1)
     for name, held, messages, fewer in _held(shape, recipe):
         ranks = shared if _never(fewer, 1) else larger(shared / fewer, 1)
         stride = recipe.tp * fewer
         passes = 1 if name == "ends" else 2
-        gathers = messages * where(sharded, passes * count, 1)
+        gathers = messages * where(again, passes * count, 1)
         scatters = messages * where(once, 1, count)
         found.append(Collective("all_gather", f"{name} weights", held * elements.weight,
                                 ranks, stride, gathers))
@@ -242,27 +265,23 @@ def _data(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collect
 
 
 def _replicas(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collective]:
-    """All-reduce over ranks that hold the same: replicas of the data, and of the context where
-    nothing is shared. Sharded gradients of stage 2 and 3 are reduced each micro-batch (HSDP).
+    """All-reduce over ranks that hold the same, once a step: of what sharing has left on a rank.
     DiLoCo's replicas meet once in `outer_steps`, with the difference of their weights.
     """
-    if _never(recipe.dp_replicate, 1) and _never(recipe.cp, 1) and _never(recipe.ep, 1):
+    if _never(recipe.dp_replicate, 1) and _never(recipe.ep, 1):
         return []
     found = []
-    shared, apart = _shared(recipe), recipe.outer_steps > 1
-    context = where(recipe.dp_shard > 1, 1, recipe.cp)
-    each = where((recipe.dp_shard > 1) & (recipe.shard != "optimiser"), recipe.accumulation, 1)
-    outer = recipe.tp * recipe.cp * recipe.dp_shard
-    near = where(apart, context, context * recipe.dp_replicate)
-    stride = where(recipe.dp_shard > 1, outer, recipe.tp)
+    shared, apart = sharing_ranks(recipe), recipe.outer_steps > 1
+    outer = recipe.tp * shared
+    near = where(apart, 1, recipe.dp_replicate)
     for name, held, messages, fewer in _held(shape, recipe):
-        mine, group, apace = held / shared, near, stride
+        mine, group, apace = held / shared, near, outer
         if not _never(fewer, 1):  # experts spread over ranks that share states, then replicas
             left = larger(fewer / shared, 1)
             mine = held / larger(shared / fewer, 1)
-            group, apace = larger(near / left, 1), stride * left
+            group, apace = larger(near / left, 1), outer * left
         found.append(Collective("all_reduce", f"{name} gradients", mine * elements.gradient, group,
-                                apace, messages * each))
+                                apace, messages))
         if not _never(recipe.outer_steps, 1):
             found.append(Collective("all_reduce", f"{name} outer", mine * OUTER_GRADIENT_BYTES,
                                     where(apart, recipe.dp_replicate, 1), outer,
@@ -271,7 +290,7 @@ def _replicas(shape: Number, recipe: Number, elements: ElementBytes) -> list[Col
 
 
 def _tensor(shape: Number, recipe: Number, elements: ElementBytes,
-            regather: Flag) -> list[Collective]:
+            habits: Habits) -> list[Collective]:
     """Tensor parallelism (Megatron-LM, arXiv:1909.08053): two all-reduces a layer forward and two
     backward; with sequence parallelism (arXiv:2205.05198) each is a gather and a scatter. Full
     recompute does the forward ones again. Embedding and head add one each.
@@ -281,24 +300,32 @@ def _tensor(shape: Number, recipe: Number, elements: ElementBytes,
     tokens, count, tp = local_tokens(recipe), recipe.accumulation, recipe.tp
     payload = tokens * shape.width * elements.activation
     layers = shape.layers / recipe.pp * count
-    pairs = layers * (4 + 2 * _flag(recipe.recompute == "full"))
-    pairs = pairs + count * where(recipe.pp > 1, 1, 2)
+    redone = layers * _flag(recipe.recompute == "full")
+    ends = layers * 4 + count * where(recipe.pp > 1, 1, 2)
+    sums = ends + redone * where(habits.stops_early, 1, 2)
     along = _flag(recipe.sequence_parallel)
-    again = 2 * layers * along * _flag(regather)
-    norms = (2 * shape.layers / recipe.pp + 1) * shape.width * elements.gradient
+    again = 2 * layers * along * _flag(habits.regather)
+    norms = 2 * shape.layers / recipe.pp + 1
+    each = where(habits.norms_apart, norms * count, 1)
+    reductions = LOSS_REDUCTIONS * count * where(habits.gathered_loss, 0, 1)
     return [
-        Collective("all_reduce", "tp activations", payload, tp, 1, pairs * (1 - along)),
-        Collective("all_gather", "tp activations", payload, tp, 1, pairs * along + again),
-        Collective("reduce_scatter", "tp activations", payload, tp, 1, pairs * along),
-        Collective("all_reduce", "tp norms", norms, tp, 1, 1 * along),
-        Collective("all_reduce", "tp loss", tokens * 4, tp, 1, LOSS_REDUCTIONS * count),
+        Collective("all_reduce", "tp activations", payload, tp, 1, sums * (1 - along)),
+        Collective("all_gather", "tp activations", payload, tp, 1,
+                   (ends + 2 * redone) * along + again),
+        Collective("reduce_scatter", "tp activations", payload, tp, 1, sums * along),
+        Collective("all_reduce", "tp norms", shape.width * elements.gradient
+                   * where(habits.norms_apart, 1, norms), tp, 1, each * along),
+        Collective("all_reduce", "tp loss", tokens * 4, tp, 1, reductions),
+        Collective("all_gather", "tp loss", tokens * LOSS_BYTES * tp, tp, 1,
+                   count * _flag(habits.gathered_loss)),
     ]
 
 
 def _pipeline(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collective]:
     """Each micro-batch sends activations forward and their gradients back over each boundary of
     the rank's virtual stages (Narayanan et al. 2021, arXiv:2104.04473); DualPipeV holds two. A
-    tied embedding's gradients are added up over the first and last stage.
+    tied embedding's gradients (a share of them, where they are scattered) are added up over the
+    first and last stage, unless one rank has both.
     """
     if _never(recipe.pp, 1):
         return []
@@ -309,10 +336,12 @@ def _pipeline(shape: Number, recipe: Number, elements: ElementBytes) -> list[Col
     share = where(recipe.sequence_parallel, recipe.tp, 1)
     payload = local_tokens(recipe) * shape.width * elements.activation / share
     tied = shape.vocab * shape.width / recipe.tp * elements.gradient
+    tied = tied / where(recipe.shard != "optimiser", sharing_ranks(recipe), 1)
+    meet = many * _flag(shape.tied_embeddings) * _flag(recipe.pipeline != "dualpipev")
     return [
         Collective("send", "stages", payload, 2, stride, 2 * recipe.accumulation * pieces * many),
         Collective("all_reduce", "tied embedding", tied, 2, stride * larger(recipe.pp - 1, 1),
-                   many * _flag(shape.tied_embeddings)),
+                   meet),
     ]
 
 
@@ -358,3 +387,26 @@ def _experts(shape: Number, recipe: Number, elements: ElementBytes) -> list[Coll
     passes = 2 + _flag(recipe.recompute == "full")
     return [Collective("all_to_all", name, payload, recipe.ep, recipe.tp, layers * passes)
             for name in ("expert dispatch", "expert combine")]
+
+
+def _turned(shape: Number, recipe: Number, elements: ElementBytes) -> list[Collective]:
+    """Muon turns whole matrices: where ranks hold parts of them, each is dealt to one rank, turned
+    and dealt back (Liu et al. 2025, arXiv:2502.16982, section 2.3); where two methods cut them,
+    every rank gathers and turns all. Stacks of experts are shared by the expert: they stay.
+    """
+    if isinstance(recipe.optimiser, str) and recipe.optimiser != "muon":
+        return []
+    cut, tp = where(recipe.shard != "optimiser", sharing_ranks(recipe), 1), recipe.tp
+    inside = shape.parameters - shape.embedding_parameters - shape.routed_parameters
+    inside = inside - (2 * shape.layers + 1) * shape.width
+    count = shape.layers * (4 + shape.ffn_matrices) / recipe.pp
+    matrix = inside / recipe.pp / count * elements.activation
+    muon, twice = recipe.optimiser == "muon", (cut > 1) & (tp > 1)
+    ranks = 1.0 * cut * tp
+    stride = where(cut > 1, where(tp > 1, 1, tp), 1)
+    return [
+        Collective("all_to_all", "muon matrices", matrix, ranks, stride,
+                   2 * count / ranks * _flag(muon & is_not(twice))),
+        Collective("all_gather", "muon matrices", matrix, ranks, stride,
+                   count * _flag(muon & twice)),
+    ]

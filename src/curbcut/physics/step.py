@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from curbcut.physics import collectives, flops, operations, pipeline
 from curbcut.physics.activations import activation_bytes, eighth
 from curbcut.physics.constants import TrainingConstants
-from curbcut.physics.numbers import Flag, Number, larger, log2, where
+from curbcut.physics.numbers import Flag, Number, is_not, larger, log2, where
 from curbcut.physics.rates import Chip
 
 STALL_NODES = 48
@@ -26,6 +26,11 @@ EMBED_BYTES = 16.0
 OPTIMISER_SHARE = {"adamw": 1.0, "muon": 0.75, "adamw8": 0.6, "adafactor": 0.55}
 """Bytes that an optimiser moves beside AdamW's: Muon has one moment, 8-bit moments are a quarter,
 Adafactor's are vectors; gradient, master and weight stay."""
+
+Z_LOSS_TRAFFIC = 8.0
+"""Bytes a score that a z-loss moves: all of them scaled once more, in fp32."""
+MEAN_TRAFFIC = 12.0
+"""Bytes that a running mean (EMA) moves a parameter: master and mean read, mean written, fp32."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Flow:
     stages: Number
     data: Number
     tied: Number
+    muon: Number
     hosts: Number
 
 
@@ -198,7 +204,8 @@ def parts(shape: Number, recipe: Number, chip: Chip, constants: TrainingConstant
     attention = attention_seconds(shape, recipe, chip, constants, tokens)
     head = matmul_seconds(operations.head_matmul(shape, tokens, recipe.tp), recipe, chip,
                           constants, False, 0.0)
-    head = head + tokens * shape.vocab / recipe.tp * constants.logit_bytes / streaming
+    scores = constants.logit_bytes + where(recipe.z_loss > 0, Z_LOSS_TRAFFIC, 0.0)
+    head = head + tokens * shape.vocab / recipe.tp * scores / streaming
     ends = head + EMBED_BYTES * tokens * shape.width / recipe.tp / streaming
     started = layers * constants.operations + shape.expert_layers * constants.expert_operations
     bytes_ = elementwise_seconds(shape, recipe, chip, constants, tokens)
@@ -232,7 +239,7 @@ def parts(shape: Number, recipe: Number, chip: Chip, constants: TrainingConstant
         tensor=tensor * count, experts=experts * count, context=context * count, stages=sent,
         bubble=where(recipe.pp > 1, idle + (slowest - stage - ends / stages) * count, 0.0),
         data=data,
-        optimiser=_optimiser(shape, recipe, chip, constants),
+        optimiser=_optimiser(shape, recipe, chip, constants) + moved.muon,
         offload=_offload(shape, recipe, constants, count),
         other=constants.step_seconds + constants.straggler * scale * running)
 
@@ -251,13 +258,15 @@ def _matmuls(shape: Number, recipe: Number, chip: Chip, constants: TrainingConst
 
 def flow(shape: Number, recipe: Number, chip: Chip, constants: TrainingConstants) -> Flow:
     """All collectives of a step; gradients that are summed once a step go in buckets."""
-    found = dict.fromkeys(("tensor", "experts", "context", "stages", "data", "tied"), 0.0)
+    found = dict.fromkeys(("tensor", "experts", "context", "stages", "data", "tied", "muon"), 0.0)
     hosts: Number = 0.0
     elements = operations.ElementBytes(
         activation_bytes(recipe), gradient_bytes(recipe, constants), activation_bytes(recipe))
-    whole = recipe.shard != "parameters"
-    apart = where((recipe.pp > 1) & (chip.nodes > 1), constants.pipeline_host, 0.0)
-    for each in operations.collectives(shape, recipe, elements, constants.regather > 0):
+    apart = (recipe.shard == "gradients") & (constants.blocks_apart > 0)
+    whole = (((recipe.shard != "parameters") & is_not(apart))
+             | (operations.sharing_ranks(recipe) == 1))
+    staged = where((recipe.pp > 1) & (chip.nodes > 1), constants.pipeline_host, 0.0)
+    for each in operations.collectives(shape, recipe, elements, habits(constants)):
         kind = _serves(each.name)
         times = each.times
         if kind == "data":
@@ -270,18 +279,24 @@ def flow(shape: Number, recipe: Number, chip: Chip, constants: TrainingConstants
         elif kind in ("tensor", "experts", "context"):
             hosts = hosts + times * where(
                 each.ranks > 1,
-                constants.collective_host + (constants.rank_host + apart) * each.ranks, 0.0)
+                constants.collective_host + (constants.rank_host + staged) * each.ranks, 0.0)
         seconds = collectives.seconds(each, chip, constants, shape.experts_per_token)
         found[kind] = found[kind] + times * seconds
     return Flow(**found, hosts=hosts)
+
+
+def habits(constants: TrainingConstants) -> operations.Habits:
+    """What the stack behind these constants does in its own way."""
+    return operations.Habits(constants.regather > 0, constants.stops_early > 0,
+                             constants.gathered_loss > 0, constants.norms_apart > 0)
 
 
 def _serves(name: str) -> str:
     """What a collective of this name serves."""
     if name == "stages":
         return "stages"
-    if name == "tied embedding":
-        return "tied"
+    if name in ("tied embedding", "muon matrices"):
+        return name.partition(" ")[0]
     for start, kind in (("tp ", "tensor"), ("ring", "context"), ("ulysses", "context"),
                         ("expert ", "experts")):
         if name.startswith(start):
@@ -313,8 +328,8 @@ def _optimiser(shape: Number, recipe: Number, chip: Chip,
     for name, moved in OPTIMISER_SHARE.items():
         share = where(recipe.optimiser == name, moved, share)
     held, muon = _held(shape, recipe), recipe.optimiser == "muon"
-    shards = where(recipe.dp_shard > 1, 1.0 * recipe.dp_shard * recipe.cp, 1.0)
-    moved = held * (share * constants.optimiser_bytes / shards + constants.gradient_touch)
+    owned = share * constants.optimiser_bytes + where(recipe.ema_decay > 0, MEAN_TRAFFIC, 0.0)
+    moved = held * (owned / (1.0 * operations.sharing_ranks(recipe)) + constants.gradient_touch)
     turning = where(muon, flops.orthogonalisation_flops(shape), 0.0) / (
         1.0 * recipe.tp * recipe.pp)
     return (moved / (chip.bytes_per_second * constants.bandwidth)
@@ -327,7 +342,7 @@ def _offload(shape: Number, recipe: Number, constants: TrainingConstants,
     (ZeRO-Offload, arXiv:2101.06840); parameters: weights up twice a micro-batch besides;
     activations: a layer's input and its inner ones down and up.
     """
-    held = _held(shape, recipe) / where(recipe.dp_shard > 1, 1.0 * recipe.dp_shard, 1.0)
+    held = _held(shape, recipe) / (1.0 * operations.sharing_ranks(recipe))
     optimiser = held * (gradient_bytes(recipe, constants) + 2.0)
     tokens = operations.local_tokens(recipe) * count / (1.0 * recipe.tp * recipe.pp)
     kept = where(recipe.recompute == "full", 2.0, 34.0) * tokens * shape.layers * shape.width

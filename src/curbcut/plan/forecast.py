@@ -116,7 +116,7 @@ def step_seconds(run: Run, learned: Correction,
     if run.recipe.power_limit < 1:
         step = power_cap.stretched(step, run.recipe, run.machine,
                                    energy.drawn_share(run.machine, power.of_run(run)))
-    return corrected(step, learned.time)
+    return corrected(step, learned.of_step(run.model, run.recipe, run.machine))
 
 
 def seconds_by_kind(run: Run, step: Estimate,
@@ -144,7 +144,7 @@ def write_seconds(sheet: Sheet, run: Run, step: Estimate,
     sheet.leaf("seconds.data", modelled(
         run.steps * run.recipe.step_tokens / run.recipe.ranks * rules.BATCH_SECONDS_PER_TOKEN,
         3.0, "drawing batches"), "seconds")
-    sheet.leaf("seconds.checkpoint", checkpoint_seconds(run), "seconds")
+    sheet.leaf("seconds.checkpoint", checkpoint_seconds(run, step), "seconds")
     sheet.leaf("start.seconds", modelled(
         rules.START_SECONDS, 5.0, "start and bookkeeping: assumed"), "seconds")
     sheet.leaf("faults.lost_share", _lost_share(run, step), "fraction")
@@ -179,12 +179,19 @@ def _evaluations(run: Run, corpus: CorpusFacts | None) -> tuple[str, Estimate]:
                      "forward passes, as a share of a step"))
 
 
-def checkpoint_seconds(run: Run) -> Estimate:
-    """Checkpoints on the way, and one at the end."""
-    saves = (run.steps - 1) // run.recipe.checkpoint_every_steps + 1
+def checkpoint_seconds(run: Run, step: Estimate) -> Estimate:
+    """What checkpoints on the way keep waiting, and a whole one at the end."""
+    saves = (run.steps - 1) // _steps_apart(run, step) + 1
     many = "checkpoint" if saves == 1 else "checkpoints"
-    return modelled(saves * rules.save_seconds(run.model, run.recipe), 3.0,
-                    f"{saves:,} {many} of 12 bytes a parameter, disk assumed")
+    each = rules.saved_bytes(run.model, run.recipe) * run.recipe.ranks / run.model.parameters
+    waited = (saves - 1) * rules.stall_seconds(run.model, run.recipe)
+    how = ", written while training goes on" if run.recipe.checkpoint_async else ""
+    return modelled(waited + rules.save_seconds(run.model, run.recipe), 3.0,
+                    f"{saves:,} {many} of {each:.3g} bytes a parameter{how}, disk assumed")
+
+
+def _steps_apart(run: Run, step: Estimate) -> int:
+    return rules.steps_apart(run.model, run.recipe, step.value or 0.0, run.machine.accelerators)
 
 
 def _lost_share(run: Run, step: Estimate) -> Estimate:
@@ -193,8 +200,8 @@ def _lost_share(run: Run, step: Estimate) -> Estimate:
     """
     if run.machine.nodes == 1 or not step.value:
         return given(0.0, "")
-    apart = run.recipe.checkpoint_every_steps * step.value
-    shares = goodput.goodput(rules.save_seconds(run.model, run.recipe), run.machine.accelerators,
+    apart = _steps_apart(run, step) * step.value
+    shares = goodput.goodput(rules.stall_seconds(run.model, run.recipe), run.machine.accelerators,
                              apart)
     again = (shares.lost + shares.restarts) / shares.productive
     published = known("goodput")
@@ -238,4 +245,5 @@ def memory_by_kind(run: Run, learned: Correction) -> dict[str, Estimate]:
     found = {kind: given(value, "bytes a parameter x parameters") if kind in exact
              else modelled(value, spread ** 2, "closed form") for kind, value in parts.items()}
     peak = modelled(parts["peak"], spread, "sum of the kinds")
-    return found | {"peak": corrected(peak, learned.memory)}
+    factor = learned.of_peak(run.model, run.recipe, run.machine.kind)
+    return found | {"peak": corrected(peak, factor)}

@@ -33,13 +33,16 @@ class Pricer:
         return memory.available(self.machine)
 
     def block(self, block: Block) -> tuple[Floats, Floats]:
-        """Seconds of a step and peak bytes, each of the block's shape."""
+        """Seconds of a step and peak bytes, each of the block's shape; infinite for what does not
+        count.
+        """
         recipes = block.recipes
         seconds = time.step_columns(self.shape, recipes, self._chip(block),
                                     constants.of(self.machine, block.base))
         # A power limit stretches all recipes alike: draws of this machine are taken as usual.
         capped = float(power_cap.seconds_factor(block.base, self.machine))
-        return spread(capped * seconds, block), self._peak(recipes, block)
+        return (block.shut(spread(capped * seconds, block)),
+                block.shut(self._peak(recipes, block)))
 
     def _chip(self, block: Block) -> rates.Chip:
         """The chip at each of the block's precisions, along their axis."""

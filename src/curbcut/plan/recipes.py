@@ -291,8 +291,10 @@ def _alternative(scans: Sequence[Scan], best: Scan, place: Place, axis: str,
     winners: list[tuple[float, float, int]] = []
     for i, scan in enumerate(scans):
         flags = _differs(scan, best, place, axis)
-        if flags is not None and flags.any():
-            score, least = scan.extremes[along]
+        if flags is None or not flags.any():
+            continue
+        score, least = scan.extremes[along]
+        if np.isfinite(least[flags].min()):
             winners.append((float(score[flags].min()), float(least[flags].min()), i))
     if not winners:
         return None
@@ -339,6 +341,8 @@ def _beside(scan: Scan, place: Place, axis: str, objective: Objective) -> Place 
     if not others.any():
         return None
     seconds, peak = _of(scan, place[:-1], first, last)
+    if not np.isfinite(peak[others]).any():
+        return None
     fits = others & (peak <= scan.offer.pricer.room_bytes)
     score = seconds if objective != "memory" and fits.any() else peak
     held = fits if fits.any() else others

@@ -13,7 +13,7 @@ from typing import Any
 from curbcut.errors import InputError
 from curbcut.facts import electricity, grid
 from curbcut.physics import time
-from curbcut.plan import loss, machines, rules, search
+from curbcut.plan import loss, machines, rules, running, search
 from curbcut.plan.calibration import Pair, correction, memory_spread
 from curbcut.plan.forecast import CorpusFacts
 from curbcut.plan.layout import DoesNotFit, lay_out
@@ -204,12 +204,13 @@ def _filled(draft: Draft, question: search.Question, found: search.Answer) -> Dr
     step = time.step_seconds(found.shape, recipe, question.machine).value or 1.0
     if question.step_rates and recipe.micro_batch in question.step_rates:
         step = recipe.step_tokens / question.step_rates[recipe.micro_batch]
-    if recipe.stack == "torch" and recipe.offload != "activations":
+    split = recipe.pp > 1 and recipe.pipeline in running.SPLIT
+    if recipe.stack == "torch" and recipe.offload != "activations" and not split:
         compiled, why = rules.compiles(question.machine.kind, steps * step)
         draft = _plan(draft, {"recipe.compile": compiled}, why)
     draft = _plan(draft, {"recipe.evaluate_every_steps": max(1, -(-steps // rules.EVALUATIONS))},
                   f"{rules.EVALUATIONS} evaluations a run")
-    every = rules.checkpoint_steps(steps, step, rules.save_seconds(found.shape, recipe),
+    every = rules.checkpoint_steps(steps, step, rules.stall_seconds(found.shape, recipe),
                                    question.machine.accelerators)
     return _plan(draft, {"recipe.checkpoint_every_steps": every},
                  "by the clock: little is lost, little is spent")

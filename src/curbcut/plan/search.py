@@ -246,7 +246,7 @@ def _most_tokens(question: Question, shape: ModelShape, layout: Layout, tokens: 
     sized = replace(run, train=TrainJob(tokens=max(1, int(steps) * run.recipe.step_tokens)))
     if "checkpoint_every_steps" not in question.recipe_fields:
         every = rules.checkpoint_steps(
-            sized.steps, step.value, rules.save_seconds(sized.model, sized.recipe),
+            sized.steps, step.value, rules.stall_seconds(sized.model, sized.recipe),
             sized.machine.accelerators)
         sized = replace(sized, recipe=replace(sized.recipe, checkpoint_every_steps=every))
     if "evaluate_every_steps" not in question.recipe_fields:

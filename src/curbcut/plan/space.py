@@ -7,7 +7,8 @@ their own before the rows, so that what does not depend on them is computed once
 Rows of one layout of the ranks stand together.
 
 A name that changes nothing is not repeated: `shard` where nothing is shared, `pipeline` of one
-stage, `context` of one rank, `sequence_parallel` of one. What is valid, `spec.checks` says.
+stage, `context` of one rank, `sequence_parallel` of one. What is valid, `spec.checks` says; on the
+machine at hand a recipe is also one that training runs (`plan.running`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from curbcut.errors import InputError
 from curbcut.physics.numbers import Choice, Columns
+from curbcut.plan import machines, running
 from curbcut.spec import checks, codec
 from curbcut.spec.nouns import Machine, ModelShape, Recipe
 
@@ -63,8 +65,14 @@ class Space:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """All recipes, always in the same order."""
-        return tuple(_blocks(self))
+        """All recipes, always in the same order. Of the machine at hand those alone that training
+        runs, if any.
+        """
+        found = tuple(_blocks(self))
+        if not machines.is_here(self.machine.name):
+            return found
+        held = (block.trained(self.shape, self.machine) for block in found)
+        return tuple(block for block in held if block.count) or found
 
     def choices(self, name: str) -> tuple[str, ...]:
         """The names tried for one field, in the order of its type."""
@@ -101,6 +109,8 @@ class Block:
     starts: NDArray[np.int64]
     """The first row of each layout of the ranks (degrees and virtual stages); rows of a layout
     differ by micro-batch and sequence-parallel."""
+    open: NDArray[np.bool_] | None = None
+    """Which places count, where not all do."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,7 +120,16 @@ class Block:
     @property
     def count(self) -> int:
         """Recipes in the block."""
-        return math.prod(self.shape)
+        return math.prod(self.shape) if self.open is None else int(np.count_nonzero(self.open))
+
+    def trained(self, shape: ModelShape, machine: Machine) -> Block:
+        """The same with only those places open whose recipes training runs."""
+        flags = np.asarray(running.trained(shape, self.recipes, machine), bool)
+        return self if flags.all() else replace(self, open=np.broadcast_to(flags, self.shape))
+
+    def shut(self, values: Floats) -> Floats:
+        """The values, infinite wherever a place does not count."""
+        return values if self.open is None else np.where(self.open, values, np.inf)
 
     @property
     def recipes(self) -> Columns:
@@ -132,7 +151,9 @@ class Block:
         """Some rows under one of each free name."""
         names = {name: (self.free[name][i],) for name, i in zip(FREE_NAMES, free, strict=True)}
         columns = {name: column[first:last] for name, column in self.columns.items()}
-        return replace(self, free=names, columns=columns, starts=np.zeros(1, np.int64))
+        held = None if self.open is None else self.open[
+            (*(slice(i, i + 1) for i in free), slice(first, last))]
+        return replace(self, free=names, columns=columns, starts=np.zeros(1, np.int64), open=held)
 
     def recipe(self, place: tuple[int, ...]) -> Recipe:
         """The recipe at a place in `shape`."""

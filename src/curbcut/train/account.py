@@ -10,7 +10,8 @@ Every second from the beginning of the first attempt to now is under one kind:
     skipped      steps whose update was not applied
     replay       steps that were lost with an attempt that died, and were done again
     down         from the death of an attempt to the beginning of the next
-    hang         beyond the usual, of a step that was held up by a slow rank or a stopped process
+    hang         beyond the usual, of a step that was held up, or until a hang was noticed
+    straggler    what all ranks wait for one that was named as slow
     evaluation, checkpoint, other (export, observers, agreement of the ranks)
 """
 
@@ -34,7 +35,7 @@ from curbcut.train.session import Session
 
 CLOCK = "clock of the training process"
 COUNT = "counted by the training process"
-LOST = ("start", "compile", "replay", "down", "hang")
+LOST = ("start", "compile", "replay", "down", "hang", "straggler")
 """Kinds of seconds that starting and faults cost."""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from curbcut.train.session import Session
 
 FILE = "attempt.json"
-AGAIN = ("steps", "skipped", "data", "compile", "hang")
+AGAIN = ("steps", "skipped", "data", "compile", "hang", "straggler")
 """Kinds that are spent a second time on steps that are done again."""
 
 
@@ -94,9 +94,11 @@ def read(folder: Path) -> Left | None:
         return None
 
 
-def take_up(session: Session, left: Left | None, now: Moment, before_seconds: float) -> float:
+def take_up(session: Session, left: Left | None, now: Moment, before_seconds: float,
+            hung_seconds: float = 0.0) -> float:
     """Books what earlier attempts spent since the checkpoint that `session` stands at, and the time
-    between them and this one, which began `before_seconds` before `now`. Returns seconds of replay.
+    between them and this one, which began `before_seconds` before `now`. Of that, `hung_seconds`
+    are `hang`: so long ranks stood until it was noticed. Returns seconds of replay.
     """
     if left is None or left.run_digest != session.run_digest:
         return 0.0
@@ -105,7 +107,11 @@ def take_up(session: Session, left: Left | None, now: Moment, before_seconds: fl
         replay = _add_lost(session, left)
         session.joules, session.unmetered_seconds = left.joules, left.unmetered_seconds
     if not left.ended:
-        session.book("down", max(0.0, left.moment.until(now) - before_seconds))
+        between = max(0.0, left.moment.until(now) - before_seconds)
+        hung = min(between, hung_seconds)
+        session.book("down", between - hung)
+        if hung:
+            session.book("hang", hung)
     return replay
 
 

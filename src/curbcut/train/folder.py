@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from curbcut.files import write_whole
 from curbcut.ledger import codec as ledger_codec
 from curbcut.spec import Account, Resolved, Run, dumps, load
 from curbcut.spec import codec as spec_codec
-from curbcut.spec.draft import Draft, flatten
+from curbcut.spec.draft import Draft
 
 if TYPE_CHECKING:
     from curbcut.evaluate.samples import Sample
@@ -45,10 +46,9 @@ def run_folder(runs: Path, name: str) -> Path:
 
 
 def digest(run: Run) -> str:
-    """Hash of everything that decides a run's weights: model, recipe, job, machine kind, seed.
+    """Hash of a run as it was settled, its layout included: model, recipe, job, machine, seed.
 
-    The machine's probed rates, the place and the limits may change between attempts; they move
-    no weight.
+    The machine's probed rates, the place and the limits may change between attempts.
     """
     decides = replace(run, machine=replace(run.machine, measured_flops={}, peak_flops={}, watts={},
                                            memory_bytes_per_second={}, memory_bytes=0,
@@ -72,33 +72,29 @@ def claim(folder: Path, resolved: Resolved, forecast: Account,
         if digest(standing) != digest(resolved.run):
             raise InputError(
                 f"a run named {resolved.run.name!r} exists and differs: "
-                f"{_first_difference(standing, resolved.run)}", where=str(folder),
+                f"{first_difference(standing, resolved.run)}", where=str(folder),
                 mend=f"give another --name, or continue it with `curbcut train {standing.name}`")
         return
-    plan = {"run": spec_codec.plain(resolved.run), "origins": dict(resolved.origins),
-            "asked": spec_codec.plain(dict(asked.values) if asked else {}),
-            "forecast": ledger_codec.plain(forecast)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "plan.json", json.dumps(plan, indent=1))
-        write_whole(path, dumps(resolved))
+        said = spec_codec.plain(dict(asked.values)) if asked else {}
+        write_plan(folder, resolved, forecast, said)
     except OSError as error:
         raise InputError(f"cannot write here ({error.strerror})", where=str(folder),
                          mend="choose another --runs folder") from None
 
 
-def refuse_conflict(standing: Run, draft: Draft, folder: Path) -> None:
-    """Raises InputError when `draft` says something that the run standing in `folder` is not."""
-    values = flatten(spec_codec.plain(standing)) | _asked(folder)
-    for key, wanted in draft.values.items():
-        if key in values and values[key] != spec_codec.plain(wanted):
-            raise InputError(
-                f"a run named {standing.name!r} exists with {key} = {values[key]!r}, not "
-                f"{wanted!r}", where=str(folder), mend="give another --name, or continue it "
-                f"with `curbcut train {standing.name}`")
+def write_plan(folder: Path, resolved: Resolved, forecast: Account, asked: Mapping[str, Any],
+               **more: Any) -> None:
+    """Writes `plan.json`, then `run.toml`, which is what makes the folder a run's; raises OSError.
+    """
+    plan = {"run": spec_codec.plain(resolved.run), "origins": dict(resolved.origins),
+            "asked": dict(asked), "forecast": ledger_codec.plain(forecast), **more}
+    write_whole(folder / "plan.json", json.dumps(plan, indent=1))
+    write_whole(folder / "run.toml", dumps(resolved))
 
 
-def _asked(folder: Path) -> dict[str, Any]:
+def asked(folder: Path) -> dict[str, Any]:
     """What was said when the run was claimed, by dotted key; empty where it was not kept."""
     try:
         plan = json.loads((folder / "plan.json").read_text())
@@ -179,7 +175,8 @@ def write_ending(folder: Path, reason: str, resumable: bool, measured: Account) 
         indent=1))
 
 
-def _first_difference(standing: Run, wanted: Run) -> str:
+def first_difference(standing: Run, wanted: Run) -> str:
+    """The first field in which two runs differ, and how."""
     old, new = spec_codec.plain(standing), spec_codec.plain(wanted)
     for table, value in old.items():
         if isinstance(value, dict):

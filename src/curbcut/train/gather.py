@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 from curbcut.train.world import World
 
@@ -33,7 +33,7 @@ def whole(named: Mapping[str, torch.Tensor], world: World) -> Iterator[tuple[str
         mine = named.get(name)
         full = torch.empty(0)
         if mine is not None:
-            full = (mine.full_tensor() if isinstance(mine, DTensor) else mine).detach().cpu()
+            full = _full(mine).detach().cpu()
         first = holders[name][0]
         if first != 0:
             size, dtype = told[first][name]
@@ -43,3 +43,19 @@ def whole(named: Mapping[str, torch.Tensor], world: World) -> Iterator[tuple[str
                 full = torch.empty(size, dtype=_DTYPES[dtype])
                 dist.recv(full, first)
         yield name, full if world.main else torch.empty(0)
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, on every rank that holds a part of it; collective among those.
+
+    One axis of the mesh after another: asked for all at once, torch does the same and warns of it
+    on every rank where a dimension is cut twice (FSDP over tensor parallelism).
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = list(tensor.placements)
+    for axis, placement in enumerate(placements):
+        if not placement.is_replicate():
+            placements[axis] = Replicate()
+            tensor = tensor.redistribute(placements=placements)
+    return tensor.to_local()

@@ -79,6 +79,13 @@ def read(folder: Path) -> list[Launch]:
         return []
 
 
+def hung_seconds(folder: Path) -> float:
+    """How long the ranks of the newest launch stood before it was noticed, where one hung."""
+    newest = read(folder)[-1:]
+    return sum(one.unnoticed_seconds for one in newest
+               if one.fault is not None and one.fault.kind == "hung")
+
+
 def alert(folder: Path, fault: Fault) -> None:
     """Adds a line to the alerts; a full disk must not end a run that only wanted to warn."""
     try:

@@ -45,6 +45,11 @@ RUNS: Mapping[str, str] = {
     "memory-mapped-tokens": "curbcut.data.batches:Batches",
     "exact-resume": "curbcut.train.start:resume",
     "checkpoint-interval": "curbcut.train.checkpoint.interval:Rhythm",
+    "asynchronous-checkpoints": "curbcut.train.checkpoint.saving:Saver",
+    "relaunch": "curbcut.launch.local:train",
+    "weight-average": "curbcut.train.averages:Averages",
+    "z-loss": "curbcut.model.loss:head_loss",
+    "balance-loss": "curbcut.model.experts:Router.balanced",
     "grouped-query-attention": "curbcut.model.decoder:SelfAttention",
 }
 """Name in `spec.methods.CATALOGUE` -> "module:function"."""

@@ -90,6 +90,9 @@ class Session:
     run_digest: str = ""
     own_seconds: float = 0.0
     """Seconds of this rank in sections where none waits for another: a slow rank's are longer."""
+    slowed: float = 1.0
+    """How many times as long as the others' the own work of the slowest rank takes, once it was
+    named: all others wait for it."""
     _asked: Stop | None = None
     _save_asked: bool = False
     taken_up: dict[str, float] = field(default_factory=dict)
@@ -245,6 +248,10 @@ def open_session(run: Run, folder: Path, corpus: Corpus, clock: Clock, forecast:
     """Builds this rank's part of model, weights and optimiser for `run` from its seed alone."""
     recipe = run.recipe
     refusals.check(run.model, recipe, run.machine)
+    if corpus.vocab > run.model.vocab:
+        raise InputError(f"the text's tokenizer has {corpus.vocab} entries and the model "
+                         f"{run.model.vocab}", where="model.vocab",
+                         mend=f"set it to {corpus.vocab} or more")
     world = world or World(device=device_of(run))
     keep_large_blocks()
     model, weights, passes = parallel.build(run, world)

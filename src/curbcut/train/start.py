@@ -19,7 +19,16 @@ from curbcut.meter.memory import forget_peak
 from curbcut.meter.sensors import EnergySensor, open_sensors
 from curbcut.model import weights as model_weights
 from curbcut.spec import Account, Resolved
-from curbcut.train import attempts, checkpoint, faults, folder, gather, lock, precision
+from curbcut.train import (
+    attempts,
+    checkpoint,
+    faults,
+    folder,
+    gather,
+    launches,
+    lock,
+    precision,
+)
 from curbcut.train.account import measured_account
 from curbcut.train.allocator import give_back
 from curbcut.train.held_out import held_out
@@ -67,22 +76,22 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
     `Trained.stop.resumable`.
     """
     world = world or World(device=device_of(resolved.run))
-    with lock.held(run_folder) if world.main else nullcontext():
+    # Building and the export are most crowded, too: out of memory is one message wherever it is.
+    with lock.held(run_folder) if world.main else nullcontext(), or_levers(resolved.run):
         clock = clock or SystemClock()
         began = clock.seconds() if began is None else began
         # What prepared the text in this process is not training's.
         give_back()
         forget_peak()
         session = open_session(resolved.run, run_folder, corpus, clock, forecast,
-                               folder.digest(resolved.run), world)
+                               checkpoint.identity(resolved.run), world)
         session.watch.since(began)
         recorder = _recorder(resolved, forecast, run_folder) if world.main else None
         resume(session, run_folder / CHECKPOINTS, _saying(console, recorder))
         _count_the_past(session, began, _saying(console, recorder))
         results: list[BitsPerByte] = []
-        with or_levers(resolved.run):
-            stop = train(session, [*_observers(session, recorder, console, results),
-                                   *extra_observers, *([recorder] if recorder else [])])
+        stop = train(session, [*_observers(session, recorder, console, results),
+                               *extra_observers, *([recorder] if recorder else [])])
         with session.timed("other"):
             export(session, run_folder)
         account = measured_account(session)
@@ -99,7 +108,8 @@ def _count_the_past(session: Session, began: float, say: Callable[[str], None]) 
     """Books what earlier attempts lost, and the time between them and this one."""
     session.watch.lap()
     left, past = attempts.read(session.folder / FOLDER), session.clock.seconds() - began
-    if attempts.take_up(session, left, attempts.moment(), past) and left is not None:
+    hung = launches.hung_seconds(session.folder)
+    if attempts.take_up(session, left, attempts.moment(), past, hung) and left is not None:
         say(f"{left.step - session.step} steps after the last checkpoint were lost and are done "
             "again")
 
@@ -108,7 +118,10 @@ def _recorder(resolved: Resolved, forecast: Account, run_folder: Path) -> Record
     writer = Writer(run_folder / FOLDER, resolved.run.name, "train")
     writer.write_run(resolved)
     writer.write_account("train", "forecast", forecast)
-    return Recorder(writer)
+    recorder = Recorder(writer)
+    if before := launches.read(run_folder):
+        recorder.launched(before[-1])
+    return recorder
 
 
 def _observers(session: Session, recorder: Recorder | None, console: Console,

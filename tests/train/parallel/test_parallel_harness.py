@@ -17,7 +17,7 @@ def test_a_layout_that_is_not_applied_does_not_pass_for_the_same(tiny_corpus, mo
     from curbcut.train.parallel import build
 
     monkeypatch.setattr(build, "spread", lambda model, world, recipe: model)
-    run = tiny_run(steps=3, recipe={"dp_replicate": 2, "dp_shard": 1})
+    run = tiny_run(steps=3, recipe={"dp_shard": 2})
     many, one = ranks.trace(run, tiny_corpus, 3), ranks.trace(ranks.alone(run), tiny_corpus, 3)
     with pytest.raises(AssertionError):
         ranks.assert_equal(many, one)

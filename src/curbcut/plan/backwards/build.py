@@ -49,7 +49,8 @@ def build(question: Question, fleets: Sequence[Fleet], shapes: Sequence[ModelSha
         own = fields | ({"precision": one.precision} if one.precision else {})
         base, _ = layout.base_recipe(near[0], one.machines[0], own)
         known = learned.get(one.machines[0].name, Correction())
-        factor = known.time.value if known.time and known.time.value else 1.0
+        slower = known.of_step(near[0], base, one.machines[0])
+        factor = slower.value if slower and slower.value else 1.0
         return table.priced(one.machines, near, base, factor, known.memory_factor,
                             memory_spread(one.machines[0], known))
 

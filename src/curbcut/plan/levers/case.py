@@ -292,7 +292,7 @@ def step_seconds(run: Run) -> float:
 
 def ruled_steps(run: Run) -> int:
     """Steps between checkpoints that the plan's rule gives a run."""
-    saving = rules.save_seconds(run.model, run.recipe)
+    saving = rules.stall_seconds(run.model, run.recipe)
     return rules.checkpoint_steps(run.steps, step_seconds(run), saving, run.machine.accelerators)
 
 
@@ -309,6 +309,6 @@ def daly_steps(run: Run) -> int:
     """Steps between checkpoints by the faults of so many accelerators."""
     from curbcut.physics import goodput
 
-    saving = rules.save_seconds(run.model, run.recipe)
+    saving = rules.stall_seconds(run.model, run.recipe)
     apart = goodput.daly(saving, goodput.interruption_seconds(run.machine.accelerators))
     return max(1, min(run.steps, round(float(apart) / step_seconds(run))))

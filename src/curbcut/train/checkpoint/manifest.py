@@ -30,7 +30,7 @@ class Manifest:
     """A checkpoint's content."""
 
     run: str
-    """`progress.identity` of the run that wrote it."""
+    """`identity` of the run that wrote it."""
     progress: Progress
     ranks: int
     degrees: Mapping[str, int]

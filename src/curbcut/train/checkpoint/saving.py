@@ -55,7 +55,7 @@ class Saver:
 
     root: Path
     run: str
-    """`progress.identity` of the run."""
+    """`identity` of the run."""
     keep: int
     world: World
     _dealt: tuple[list[Piece], set[str]] = field(default_factory=lambda: ([], set()))

@@ -19,7 +19,8 @@ HANG_LEAST_SECONDS = 1.0
 class Attribution(Silent):
     """Moves seconds from `steps` to what they were: `skipped` (the update was not applied),
     `compile` (what the first steps of a compiled model take beyond the usual; of others it is part
-    of the `start`), `hang` (beyond the usual, of a step that was held up).
+    of the `start`), `hang` (beyond the usual, of a step that was held up), `straggler` (what a
+    step takes longer for a rank that was named as slow: as many times as its own work does).
 
     What is left under `steps` is what steps take, and teaches plans that.
     """
@@ -44,6 +45,9 @@ class Attribution(Silent):
             if len(self._first) == WARM_STEPS:
                 self._settle_first(session)
         else:
+            waited = took * (1 - 1 / session.slowed)
+            _move(session, "straggler", waited)
+            took -= waited
             usual = median(self._recent)
             if took > HANG_FACTOR * usual and took - usual > HANG_LEAST_SECONDS:
                 _move(session, "hang", took - usual)

@@ -29,6 +29,7 @@ class Checkpointer(Silent):
         self._last_seconds = 0.0
         self._waited = 0.0
         self._again = False
+        self._due = False
         self._writing: Writing | None = None
 
     def start(self, session: Session) -> None:
@@ -42,11 +43,16 @@ class Checkpointer(Silent):
                              seen)
 
     def after_step(self, session: Session, report: StepReport) -> None:
-        """Asks all ranks to save when it is time: by steps, or by rank 0's clock."""
+        """Asks all ranks to save when it is time: by steps, or by rank 0's clock. Not after a step
+        that was not applied: if the weights themselves are unsound, each save would push out one
+        that is not.
+        """
         recipe = session.run.recipe
-        if report.step % recipe.checkpoint_every_steps == 0 or (
-                recipe.checkpoint_interval == "young" and session.world.main
-                and self._is_late(session, report)):
+        self._due = self._due or report.step % recipe.checkpoint_every_steps == 0 or (
+            recipe.checkpoint_interval == "young" and session.world.main
+            and self._is_late(session, report))
+        if self._due and report.applied:
+            self._due = False
             session.ask_to_save()
 
     def _is_late(self, session: Session, report: StepReport) -> bool:

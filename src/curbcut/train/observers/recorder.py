@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from curbcut.evaluate.bits import BitsPerByte
 from curbcut.ledger.inbox import Writer
 from curbcut.model.experts import busiest, loads
 from curbcut.train.later import Later
+from curbcut.train.launches import Launch
 from curbcut.train.session import Session, Silent, StepReport
 
 MOST_STEP_LINES = 20_000
@@ -27,6 +29,7 @@ class Recorder(Silent):
         self.writer = writer
         self.every_steps = every_steps
         self._later = Later("record")
+        self._slowed = 1.0
 
     def start(self, session: Session) -> None:
         """Says where this process took up the run."""
@@ -39,6 +42,9 @@ class Recorder(Silent):
         if report.trouble:
             self._write("trouble", {"step": report.step, "what": report.trouble,
                                     "applied": report.applied})
+        if session.slowed != self._slowed:
+            self._slowed = session.slowed
+            self._write("straggler", {"step": report.step, "times": session.slowed})
         if report.step % self.every_steps == 0 or report.step == session.run.steps:
             self._write("step", {
                 "step": report.step, "tokens": session.tokens, "loss": report.loss,
@@ -61,6 +67,10 @@ class Recorder(Silent):
     def forecast(self, body: Mapping[str, Any]) -> None:
         """Records a corrected forecast."""
         self._write("forecast", body)
+
+    def launched(self, before: Launch) -> None:
+        """Records how the launch before this one ended: what was at fault, and what it cost."""
+        self._write("launch", asdict(before))
 
     def note(self, text: str) -> None:
         """Records a remark: a damaged checkpoint, another thread count."""
