@@ -34,6 +34,7 @@ from curbcut.train.world import World
 
 LAYOUTS: tuple[dict[str, Any], ...] = (
     {}, {"dp_replicate": 2, "tp": 2}, {"dp_shard": 2, "recompute": "full"})
+RANKS = (1, 4, 2)
 
 
 class Curve(Silent):
@@ -54,11 +55,11 @@ class Curve(Silent):
 
 
 def run_of(steps: int, corpus: Corpus) -> Run:
-    """A small model on four ranks' share of this computer."""
+    """A small model on one rank of this computer."""
     machine = Machine(
-        name="4xhere", accelerator="a quarter of this computer", kind="cpu", memory_bytes=2**32,
+        name="here", accelerator="this computer", kind="cpu", memory_bytes=2**32,
         memory_bytes_per_second={"measured": 5e9}, peak_flops={}, measured_flops={"fp32": 1e10},
-        accelerators_per_node=4, cores=os.cpu_count() or 1, link_bytes_per_second=10**9)
+        cores=os.cpu_count() or 1, link_bytes_per_second=10**9)
     recipe = Recipe(sequence_tokens=128, micro_batch=2, global_batch=8, precision="fp32",
                     learning_rate=3e-3, checkpoint_every_steps=10**6, evaluate_every_steps=10**6)
     shape = ModelShape(layers=4, width=64, heads=4, kv_heads=2, head_size=16, ffn=192,
@@ -83,11 +84,12 @@ def relaid_curve(place: Path, run: Run, corpus: Corpus, steps: int) -> None:
         if recipe:
             draft = Draft({f"recipe.{name}": value for name, value in recipe.items()}
                           | {f"recipe.{name}": 1 for name in ("dp_replicate", "dp_shard", "tp")
-                             if name not in recipe} | {"recipe.micro_batch": 2})
+                             if name not in recipe}
+                          | {"recipe.micro_batch": 2, "machine.name": f"{RANKS[number]}xhere"})
             standing, _ = run_folders.read_plan(folder)
             changed = layouts.changes(standing.run, draft, folder)
             found = relaid.propose(folder, draft, changed, corpus, pairs=[],
-                                   machine=lambda _: run.machine)
+                                   machine=lambda _: run.machine)  # shared by the plan
             relaid.take(folder, found, draft)
         last = number + 1 == len(LAYOUTS)
         train(folder, corpus, place / "relaid.jsonl",

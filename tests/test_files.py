@@ -34,3 +34,13 @@ def test_the_hash_is_sha256(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"abc" * 100_000)
     assert files.sha256_of(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_file_can_be_read_by_whom_its_neighbours_can(tmp_path):
+    def private(aside):
+        aside.unlink()
+        aside.touch(mode=0o600)
+
+    files.put_whole(tmp_path / "made", private)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode

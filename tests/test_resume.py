@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, tiny_
 @pytest.mark.slow
 def test_two_trainers_on_one_folder(tmp_path, tiny_corpus):
     place = claim(tmp_path / "shared", tiny_corpus)
-    first = start(place, tiny_corpus, pause=0.1)
+    first = start(place, tiny_corpus, pause=300.0)  # at work whenever the second one comes
     assert first.stdout.readline()
     script = SCRIPT.format(place=str(place), corpus=str(tiny_corpus.folder), pause=0)
     second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -20,7 +20,10 @@ def put_whole(path: Path, write: Callable[[Path], object]) -> None:
     """The same for whatever `write(aside)` puts into the file that it is given."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        aside.touch()
+        usual = aside.stat().st_mode  # some writers make files that only their owner can read
         write(aside)
+        aside.chmod(usual)
         sync(aside)
         aside.replace(path)
         sync(path.parent)

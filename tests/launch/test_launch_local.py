@@ -23,7 +23,7 @@ from curbcut.train import folder as run_folders
 from curbcut.train.session import Silent
 from tiny import tiny_machine, tiny_run, tiny_text
 
-PATIENCE = Patience(silent_seconds=4.0, stuck_seconds=60.0, ending_seconds=20.0)
+PATIENCE = Patience(silent_seconds=8.0, stuck_seconds=60.0, ending_seconds=20.0)
 """Shorter than a person's, and long enough for a computer that is busy with other tests."""
 
 
