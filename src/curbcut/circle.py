@@ -95,8 +95,10 @@ def settle(draft: Draft, runs: Path, console: Console, *, began: float | None = 
 
     heading(console, 2, "data", f"text: {first.run.train.text}")
     corpus = _corpus(first, runs, console)
-    # A step on several ranks is no step of one: there the plan's own figures hold.
-    rates = _probe_step(first, console) if first.run.recipe.ranks == 1 else None
+    # A step on several ranks is no step of one, and a micro-batch that was asked for is not
+    # chosen: there the plan's own figures hold, and training begins seconds earlier.
+    to_choose = first.run.recipe.ranks == 1 and not draft.has("recipe.micro_batch")
+    rates = _probe_step(first, console) if to_choose else None
     settled = resolve(_with_shape(draft, first), here=machine, corpus=corpus, step_rates=rates,
                       pairs=pairs)
     forecast = price(settled.run, pairs, step_rates=rates, corpus=corpus, project=project)
