@@ -276,9 +276,19 @@ def test_a_factor_after_another_says_that_it_is_less_than_alone(case):
     assert worse.changed == ("tokens: 2 x more",)
 
 
+class Slower(Correction):
+    """What was learned: every step takes so many times as long."""
+
+    def __init__(self, factor):
+        super().__init__()
+        object.__setattr__(self, "factor", factor)
+
+    def of_step(self, shape, recipe, machine):
+        return Estimate(self.factor, 0.9 * self.factor, 1.1 * self.factor, "measured", "3 runs")
+
+
 def taught(run, factor=2.0):
-    slower = Estimate(factor, 0.9 * factor, 1.1 * factor, "measured", "3 runs")
-    return Taught(run.machine, Correction(time=slower),
+    return Taught(run.machine, Slower(factor),
                   Estimate(5.0, 4.0, 6.0, "measured", "the ledger"))
 
 

@@ -67,7 +67,7 @@ def fitting(asked: Asked, spread: float) -> tuple[Mapping[str, Any], str] | None
                                   spread).recipe
         except InputError:
             continue
-        names = (*space.FIELDS, "global_batch")
+        names = (*space.FIELDS, "global_batch", "compile")
         return ({f"recipe.{name}": getattr(best, name) for name in names},
                 f"least time of {tried.count:,} recipes: the plain rules find no room")
     return None
