@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 
@@ -16,6 +17,28 @@ from tiny import tiny_text
 # No test is held to a clock: whatever else this computer does would fail it.
 settings.register_profile("curbcut", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("curbcut")
+
+
+@pytest.fixture(scope="session")
+def turns(tmp_path_factory):
+    """Two files that all workers of pytest-xdist lock: each has a folder beside the others'."""
+    own = tmp_path_factory.getbasetemp()
+    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (place / "door.lock").open("w") as door, (place / "room.lock").open("w") as room:
+        yield door, room
+
+
+@pytest.fixture(autouse=True)
+def turn(turns, request):
+    """A test that is marked `alone` has the computer to itself: the others share the room. Whoever
+    waits for the room stands in the door, so that nobody can overtake.
+    """
+    door, room = turns
+    fcntl.flock(door, fcntl.LOCK_EX)
+    fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+    fcntl.flock(door, fcntl.LOCK_UN)
+    yield
+    fcntl.flock(room, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def task_of(tmp_path, corpus, *, ranks=2, steps=6, observers=None, leave_slow=Fa
     resolved, folder = Resolved(run, {}), tmp_path / "runs" / "many"
     run_folders.claim(folder, resolved, Account())
     return Task(resolved, Account(), corpus, folder, leave_slow, observers, beat_seconds=0.2,
-                gather_steps=15, collective_seconds=30.0)
+                gather_steps=15, collective_seconds=200.0)
 
 
 def weights(folder):
@@ -182,6 +182,7 @@ class Busy(Silent):
             time.sleep(0.005)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_slow_rank_is_named_and_the_run_goes_on(tmp_path, corpus, ranks):
@@ -197,6 +198,7 @@ def test_slow_rank_is_named_and_the_run_goes_on(tmp_path, corpus, ranks):
     assert '"kind":"straggler"' in record
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_slow_rank_is_launched_again_where_that_was_asked_for(tmp_path, corpus):
     task = task_of(tmp_path, corpus, steps=75, checkpoint_every_steps=1000, leave_slow=True,

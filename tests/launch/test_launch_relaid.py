@@ -106,7 +106,7 @@ def trained(folder, corpus, path, stop=None):
     resolved, forecast = run_folders.read_plan(folder)
     launcher = os.getpid()
     return local.train(Task(resolved, forecast, corpus, folder, observers=lambda world: (
-        Losses(world, path, launcher, stop),), collective_seconds=30.0), Console(quiet=True))
+        Losses(world, path, launcher, stop),), collective_seconds=200.0), Console(quiet=True))
 
 
 def settled(**recipe):
