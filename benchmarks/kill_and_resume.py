@@ -65,7 +65,8 @@ def train(folder: Path, name: str, kill_at: list[int]) -> list[int]:
 
 def digests(run: Path) -> dict[str, str]:
     newest = max((run / "checkpoints").glob("step-*"))
-    files = {newest.name: newest / "rank-00000.safetensors", "model": run / "model/model.safetensors"}
+    files = {newest.name: newest / "rank-00000.safetensors",
+             "model": run / "model/model.safetensors"}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 

@@ -37,6 +37,19 @@ def test_the_rate_counts_every_pass_and_one_update():
     assert rates == pytest.approx({4: 128 / 2, 2: 128 / 3, 1: 128 / 5})
 
 
+def test_each_update_that_is_timed_has_gradients_to_move_by(monkeypatch):
+    seen = []
+    step = probe.optimiser.Updater.step
+
+    def watched(updater, rate):
+        seen.append(all(m.grad is not None for m in updater.masters.values()))
+        step(updater, rate)
+
+    monkeypatch.setattr(probe.optimiser.Updater, "step", watched)
+    probe.step_rates(tiny_run(recipe={"precision": "bf16"}), SystemClock(), seconds=0.1)
+    assert len(seen) > 3 and all(seen)
+
+
 def test_a_candidate_that_does_not_fit_is_left_out(monkeypatch):
     def crowded(model, weights, run, device):
         if run.recipe.micro_batch > 1:

