@@ -72,10 +72,14 @@ class Correction:
 
     def of_step(self, shape: ModelShape, recipe: Recipe, machine: Machine) -> Estimate | None:
         """The factor on the seconds of a step of this recipe; None where nothing was learned."""
+        if self.of_time is None:  # slopes are two dozen prices of a step, asked a hundred times
+            return None
         return _estimate("time", self.of_time, time_slopes(shape, recipe, machine), recipe)
 
     def of_peak(self, shape: ModelShape, recipe: Recipe, kind: str) -> Estimate | None:
         """The factor on its peak of memory; None where nothing was learned."""
+        if self.of_memory is None:
+            return None
         return _estimate("memory", self.of_memory, memory_slopes(shape, recipe, kind), recipe)
 
     @property
