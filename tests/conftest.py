@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from curbcut.spec import TrainJob
-from tiny import tiny_text
+from tiny import write_documents
 
 # No test is held to a clock: whatever else this computer does would fail it.
 settings.register_profile("curbcut", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,8 +62,6 @@ def own_home(homes, monkeypatch):
 def tiny_corpus(tmp_path_factory):
     from curbcut.data import prepare
 
-    text = tmp_path_factory.mktemp("text")
-    for i, document in enumerate(tiny_text()):
-        (text / f"{i:03}.py").write_text(document)
+    text = write_documents(tmp_path_factory.mktemp("text"))
     job = TrainJob(tokens=1000, text=str(text), validation_fraction=0.1)
     return prepare(job, 300, tmp_path_factory.mktemp("data"))

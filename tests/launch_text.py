@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tiny import tiny_text
+from tiny import MODEL_TOML, write_documents
 
 TOML = """
 name = "many"
-[model]
-layers = 2
-width = 32
-heads = 2
-kv_heads = 1
-head_size = 16
-ffn = 64
-vocab = 300
-context_tokens = 128
-[machine]
+""" + MODEL_TOML + """[machine]
 name = "{machine}"
 [recipe]
 sequence_tokens = 32
@@ -34,11 +25,7 @@ validation_fraction = 0.1
 
 def write_text(folder):
     """A folder of tiny documents."""
-    text = folder / "text"
-    text.mkdir()
-    for i, document in enumerate(tiny_text(80)):
-        (text / f"{i:03}.py").write_text(document)
-    return text
+    return write_documents(folder / "text", 80)
 
 
 def losses_of(run_folder):

@@ -17,20 +17,11 @@ import pytest
 from curbcut import circle
 from curbcut.cli.main import main
 from curbcut.spec import Account, Resolved, modelled
-from tiny import tiny_machine, tiny_run, tiny_text
+from tiny import MODEL_TOML, tiny_machine, tiny_run, write_documents
 
 TOML = """
 name = "tiny"
-[model]
-layers = 2
-width = 32
-heads = 2
-kv_heads = 1
-head_size = 16
-ffn = 64
-vocab = 300
-context_tokens = 128
-[recipe]
+""" + MODEL_TOML + """[recipe]
 sequence_tokens = 32
 global_batch = 8
 micro_batch = 2
@@ -64,11 +55,7 @@ def refused(capsys):
 
 @pytest.fixture
 def text(tmp_path):
-    folder = tmp_path / "text"
-    folder.mkdir()
-    for i, document in enumerate(tiny_text(80)):
-        (folder / f"{i:03}.py").write_text(document)
-    return folder
+    return write_documents(tmp_path / "text", 80)
 
 
 @pytest.fixture

@@ -11,20 +11,11 @@ from curbcut import circle
 from curbcut.cli.main import main
 from curbcut.ledger import FILE_NAME, open_ledger
 from curbcut.spec import load
-from tiny import tiny_text
+from tiny import MODEL_TOML, write_documents
 
 TOML = """
 name = "{name}"
-[model]
-layers = 2
-width = 32
-heads = 2
-kv_heads = 1
-head_size = 16
-ffn = 64
-vocab = 300
-context_tokens = 128
-[recipe]
+""" + MODEL_TOML + """[recipe]
 sequence_tokens = 32
 global_batch = 8
 {recipe}
@@ -37,11 +28,7 @@ validation_fraction = 0.1
 
 @pytest.fixture
 def text(tmp_path):
-    folder = tmp_path / "text"
-    folder.mkdir()
-    for i, document in enumerate(tiny_text(80)):
-        (folder / f"{i:03}.py").write_text(document)
-    return folder
+    return write_documents(tmp_path / "text", 80)
 
 
 @pytest.fixture

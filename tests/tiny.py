@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from curbcut.spec import Machine, ModelShape, Recipe, Run, TrainJob
 
 WORDS = ("def", "return", "if", "else", "for", "in", "range", "print", "self", "None", "x", "y")
@@ -15,6 +17,27 @@ def tiny_text(documents: int = 60) -> list[str]:
                          for j in range(20 + i % 7))
         lines.append(f"def function_{i}(x):\n{body}\n    return x\n")
     return lines
+
+
+MODEL_TOML = """[model]
+layers = 2
+width = 32
+heads = 2
+kv_heads = 1
+head_size = 16
+ffn = 64
+vocab = 300
+context_tokens = 128
+"""
+"""The model of a run file that trains on `write_documents`."""
+
+
+def write_documents(folder: Path, documents: int = 60) -> Path:
+    """`tiny_text` as files of a folder, which is made where there is none."""
+    folder.mkdir(exist_ok=True)
+    for i, document in enumerate(tiny_text(documents)):
+        (folder / f"{i:03}.py").write_text(document)
+    return folder
 
 
 def tiny_machine(**changes) -> Machine:

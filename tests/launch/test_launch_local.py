@@ -21,7 +21,7 @@ from curbcut.spec import Account, Resolved, TrainJob, measured
 from curbcut.train import faults, launches, lock
 from curbcut.train import folder as run_folders
 from curbcut.train.session import Silent
-from tiny import tiny_machine, tiny_run, tiny_text
+from tiny import tiny_machine, tiny_run, write_documents
 
 PATIENCE = Patience(silent_seconds=8.0, stuck_seconds=60.0, ending_seconds=20.0)
 """Shorter than a person's, and long enough for a computer that is busy with other tests."""
@@ -29,9 +29,7 @@ PATIENCE = Patience(silent_seconds=8.0, stuck_seconds=60.0, ending_seconds=20.0)
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for i, document in enumerate(tiny_text()):
-        (folder / f"{i:03}.py").write_text(document)
+    folder = write_documents(tmp_path_factory.mktemp("text"))
     job = TrainJob(tokens=1, text=str(folder), validation_fraction=0.1)
     return prepare(job, 300, folder / "data")
 

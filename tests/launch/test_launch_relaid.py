@@ -21,7 +21,7 @@ from curbcut.train import folder as run_folders
 from curbcut.train import launches, layouts, lock
 from curbcut.train.session import Silent
 from launch_text import TOML, losses_of, write_text
-from tiny import tiny_machine, tiny_run, tiny_text
+from tiny import tiny_machine, tiny_run, write_documents
 
 TOKENS = 48 * 256
 PROMISE = Account(seconds={"total": modelled(10.0, 2, "test")})
@@ -76,9 +76,7 @@ def test_person_changes_the_layout_from_1_to_4_to_2_ranks_and_the_curve_is_the_u
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for i, document in enumerate(tiny_text()):
-        (folder / f"{i:03}.py").write_text(document)
+    folder = write_documents(tmp_path_factory.mktemp("text"))
     return prepare(TrainJob(tokens=1, text=str(folder), validation_fraction=0.1), 300,
                    folder / "data")
 
