@@ -88,11 +88,6 @@ class World:
         return (self.coordinate("dp_replicate") * self.degree("dp_shard")
                 + self.coordinate("dp_shard"))
 
-    @property
-    def first_stage(self) -> bool:
-        """Whether this rank holds the embedding (always without a pipeline)."""
-        return self.coordinate("pp") == 0
-
     def group(self, axis: str) -> dist.ProcessGroup | None:
         """The ranks along an axis of either mesh, or "cp"; None where there is one only."""
         if self.degree(axis) == 1:
