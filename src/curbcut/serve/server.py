@@ -153,6 +153,7 @@ def _engine(folder: Path, dtype: Dtype, max_batch: int, limits: Limits) -> Itera
         from curbcut.model import weights
         from curbcut.serve.engine import text
         from curbcut.serve.engine.local import LocalEngine
+        from curbcut.serve.engine.runner import TorchRunner
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -162,8 +163,8 @@ def _engine(folder: Path, dtype: Dtype, max_batch: int, limits: Limits) -> Itera
     if vocabulary.size > shape.vocab:
         raise InputError(f"the tokenizer has {vocabulary.size} tokens, the model {shape.vocab}",
                          where=str(folder), mend="use the tokenizer that the model was trained on")
-    engine = LocalEngine(model.requires_grad_(False), vocabulary, max_batch=max_batch,
-                         max_waiting=limits.queue)
+    runner = TorchRunner(model.requires_grad_(False), max_batch * shape.context_tokens)
+    engine = LocalEngine(runner, vocabulary, max_batch=max_batch, max_waiting=limits.queue)
     try:
         yield engine
     finally:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from curbcut.serve.api import shapes
 from curbcut.serve.api.flow import Flow, Uses
+from curbcut.serve.engine import chat
 from curbcut.serve.engine.interface import Engine, Sampling, Unfit
 from curbcut.serve.gateway import fields
 from curbcut.serve.gateway.keys import Verify, check_origin, identify
@@ -29,6 +30,8 @@ def build(engine: Engine, model: str, *, verify: Verify | None, limits: Limits,
     """
     app = FastAPI(title="Curbcut", docs_url=None, redoc_url=None, openapi_url=None)
     created = int(time.time())
+    vocabulary = engine.vocabulary
+    assert vocabulary is not None
     card = shapes.model_card(model, created, engine.context_tokens)
 
     async def admit(request: Request) -> str | None:
@@ -56,7 +59,7 @@ def build(engine: Engine, model: str, *, verify: Verify | None, limits: Limits,
         ask = fields.completion(await _read(request, limits), limits)
         _check_model(ask.model, model)
         if isinstance(ask.prompt, str):
-            prompt = await asyncio.to_thread(engine.encode, ask.prompt)
+            prompt = await asyncio.to_thread(vocabulary.encode, ask.prompt)
         else:
             prompt = list(ask.prompt)
             check_known(prompt, engine.vocab, "prompt")
@@ -68,10 +71,10 @@ def build(engine: Engine, model: str, *, verify: Verify | None, limits: Limits,
         ask = fields.chat(await _read(request, limits), limits)
         _check_model(ask.model, model)
         try:
-            text = await asyncio.to_thread(engine.render, ask.messages)
+            text = await asyncio.to_thread(chat.render, vocabulary, ask.messages)
         except Unfit as unfit:
             raise Refused(400, str(unfit), param="messages", code="invalid_value") from None
-        prompt = await asyncio.to_thread(engine.encode, text)
+        prompt = await asyncio.to_thread(vocabulary.encode, text)
         return await answer(request, "chat", key, ask, prompt, "messages")
 
     async def answer(request: Request, kind: shapes.Kind, key: str | None, ask: fields.Ask,

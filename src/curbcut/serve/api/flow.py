@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from curbcut.serve.engine.interface import Busy, Closed, Delta, Engine, Sampling
+from curbcut.serve.engine.interface import Asked, Busy, Closed, Delta, Engine, Sampling
 from curbcut.serve.gateway.refusal import Refused
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class Flow:
                 loop.call_soon_threadsafe(self._deltas.put_nowait, delta)
 
         try:
-            self._ticket = self.engine.submit(self.prompt, self.sampling, deliver)
+            self._ticket = self.engine.submit(
+                Asked(prompt=tuple(self.prompt), sampling=self.sampling), deliver)
         except Busy as busy:
             raise Refused(429, f"The server is busy ({busy}): come again in a moment.",
                           code="queue_full", retry_after_seconds=1) from None

@@ -1,87 +1,108 @@
-"""Keys and values of the running requests: one row each, as the scheduler numbers them."""
+"""Keys and values in pages, and what the attention of one step reads and writes of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from curbcut.serve.engine.request import Piece
 from curbcut.spec.nouns import ModelShape
 
 
-class RowCache:
-    """Room for `rows` requests of up to `capacity` positions.
+class PagedCache:
+    """Keys and values, each [layers, pages, page_tokens, kv_heads, d].
 
-    Keys and values are each [layers, rows, kv_heads, capacity, d].
-
-    Starts as zeros, which, other than leftovers in memory, can never be NaN behind a mask. All of
-    it is resident from the start.
+    Starts as zeros, which, other than leftovers in memory, can never be NaN behind a mask.
     """
 
-    def __init__(self, shape: ModelShape, rows: int, capacity: int, dtype: torch.dtype,
+    def __init__(self, shape: ModelShape, pages: int, page_tokens: int, dtype: torch.dtype,
                  device: torch.device) -> None:
-        size = (shape.layers, rows, shape.kv_heads, capacity, shape.head_size)
+        size = (shape.layers, pages, page_tokens, shape.kv_heads, shape.head_size)
         self.keys = torch.zeros(size, dtype=dtype, device=device)
         self.values = torch.zeros(size, dtype=dtype, device=device)
-        self.lengths = [0] * rows
-        """Positions filled, by row."""
-
-    def move(self, source: int, target: int) -> None:
-        """Copies a row over another: the request goes on in `target`."""
-        length = self.lengths[source]
-        for store in (self.keys, self.values):
-            store[:, target, :, :length] = store[:, source, :, :length]
-        self.lengths[target] = length
+        self.page_tokens = page_tokens
 
     @property
     def bytes_(self) -> int:
         """Size of the cache, in bytes, used or not."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
-
-class Prefill:
-    """The cache as one request sees it while its whole prompt is read: causal, from empty."""
-
-    def __init__(self, cache: RowCache, row: int, tokens: int) -> None:
-        self.cache, self.row = cache, row
-        cache.lengths[row] = tokens
-
-    def mask(self, new_positions: int) -> Tensor | None:
-        """None: the new positions are all there is."""
-        return None
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps [1, kv_heads, s, d] and hands it back."""
-        tokens = key.shape[2]
-        self.cache.keys[layer, self.row, :, :tokens] = key[0]
-        self.cache.values[layer, self.row, :, :tokens] = value[0]
-        return key, value
+    @staticmethod
+    def page_bytes(shape: ModelShape, page_tokens: int, dtype: torch.dtype) -> int:
+        """Bytes of one page."""
+        return 2 * shape.layers * page_tokens * shape.kv_heads * shape.head_size * dtype.itemsize
 
 
-class Step:
-    """The cache as rows 0 to n-1 see it in one decoding step: one new position in each."""
+class StepView:
+    """The cache as the pieces of one step see it. Rows are the step's new tokens, in the order of
+    the pieces: first all pieces of one token, then the others.
+    """
 
-    def __init__(self, cache: RowCache, rows: int) -> None:
-        self.cache, self.rows = cache, rows
-        before = torch.tensor(cache.lengths[:rows], device=cache.keys.device)
-        self.positions = before.unsqueeze(1)
-        """Position of the new token of each row, [n, 1]."""
-        self._index = torch.arange(rows, device=cache.keys.device)
-        self._reach = max(cache.lengths[:rows]) + 1
-        beyond = torch.arange(self._reach, device=cache.keys.device) > self.positions
-        self._mask = torch.zeros(beyond.shape, dtype=cache.keys.dtype, device=beyond.device)
-        self._mask = self._mask.masked_fill_(beyond, -math.inf)[:, None, None]
-        for row in range(rows):
-            cache.lengths[row] += 1
+    def __init__(self, cache: PagedCache, pieces: Sequence[Piece]) -> None:
+        self._cache, device = cache, cache.keys.device
+        size = cache.page_tokens
+        slots: list[int] = []
+        positions: list[int] = []
+        for piece in pieces:
+            for at in range(piece.start, piece.start + piece.count):
+                slots.append(piece.request.pages[at // size] * size + at % size)
+                positions.append(at)
+        self.positions = torch.tensor(positions, device=device)
+        """Position of each row, [n]."""
+        self._slots = torch.tensor(slots, device=device)
+        self._ones = sum(piece.count == 1 for piece in pieces)
+        assert all(piece.count == 1 for piece in pieces[: self._ones])
+        self._single = self._table(pieces[: self._ones]) if self._ones else None
+        self._long = [(piece.count, piece.start + piece.count,
+                       self._table([piece])) for piece in pieces[self._ones:]]
+        if self._ones:
+            reach = self._single.shape[1] * size  # type: ignore[union-attr]
+            beyond = torch.arange(reach, device=device) > self.positions[: self._ones, None]
+            self._mask = torch.zeros(beyond.shape, dtype=cache.keys.dtype, device=device)
+            self._mask = self._mask.masked_fill_(beyond, -math.inf)[:, None, None]
 
-    def mask(self, new_positions: int) -> Tensor | None:
-        """[n, 1, 1, t]: each row sees its own positions."""
-        return self._mask
+    def _table(self, pieces: Sequence[Piece]) -> Tensor:
+        """Pages of each piece, [pieces, most pages]; short ones are filled with page 0."""
+        size = self._cache.page_tokens
+        lists = [piece.request.pages[: -(-(piece.start + piece.count) // size)]
+                 for piece in pieces]
+        most = max(map(len, lists))
+        return torch.tensor([one + [0] * (most - len(one)) for one in lists],
+                            device=self._cache.keys.device)
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps [n, kv_heads, 1, d] and returns views of [n, kv_heads, t, d]."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self._index, :, self.positions[:, 0]] = key[:, :, 0]
-        values[self._index, :, self.positions[:, 0]] = value[:, :, 0]
-        return keys[: self.rows, :, : self._reach], values[: self.rows, :, : self._reach]
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query [n, heads, d], key and value [n, kv_heads, d] of the new rows -> [n, heads, d].
+
+        Keeps the keys and values; each row sees its own request's positions up to its own.
+        """
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys.view(-1, *key.shape[1:]).index_copy_(0, self._slots, key)
+        values.view(-1, *value.shape[1:]).index_copy_(0, self._slots, value)
+        parts, ones = [], self._ones
+        if self._single is not None:
+            parts.append(_attention(query[:ones, :, None], self._read(keys, self._single),
+                                    self._read(values, self._single), self._mask)[:, :, 0])
+        row = ones
+        for count, end, table in self._long:
+            near = [self._read(store, table)[:, :, :end] for store in (keys, values)]
+            mask = torch.ones(count, end, dtype=torch.bool,
+                              device=query.device).tril(end - count)
+            mine = query[row: row + count].transpose(0, 1)[None]
+            parts.append(_attention(mine, near[0], near[1], mask)[0].transpose(0, 1))
+            row += count
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @staticmethod
+    def _read(store: Tensor, table: Tensor) -> Tensor:
+        """[b, kv_heads, t, d] of the pages of `table` [b, pages]."""
+        found = store.index_select(0, table.flatten())
+        return found.view(table.shape[0], -1, *store.shape[2:]).transpose(1, 2)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask,
+                                          enable_gqa=query.shape[1] != key.shape[1])

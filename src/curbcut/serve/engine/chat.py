@@ -9,7 +9,7 @@ from curbcut.serve.engine.interface import Unfit
 from curbcut.serve.engine.text import Vocabulary
 
 
-def render(vocabulary: Vocabulary, messages: Sequence[Mapping[str, str]]) -> str:
+def render(vocabulary: Vocabulary, messages: Sequence[Mapping[str, Any]]) -> str:
     """The prompt that asks for the next message of the assistant.
 
     A base model has no chat template: it goes on with a text. Its prompt is the contents of the
