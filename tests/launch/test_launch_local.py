@@ -60,6 +60,17 @@ def trained(task, patience=PATIENCE):
     return local.train(task, Console(quiet=True), patience)
 
 
+def begun(folder):
+    """Launches that took a step. A test's process has threads that a launcher has not, so that once
+    in hundreds of forks a rank is stuck before its first step; it is then named and all are
+    launched again, and the test goes on with that.
+    """
+    every = launches.read(folder)
+    stuck = [one for one in every if one.fault and one.last_step == 0]
+    assert len(stuck) < local.STALLS, stuck
+    return [one for one in every if one not in stuck]
+
+
 def gone(pid):
     try:
         os.kill(pid, 0)
@@ -100,7 +111,7 @@ def test_killed_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus, 
     task = task_of(tmp_path, corpus, ranks=ranks, observers=once(tmp_path, faults.kill))
     done = trained(task)
     assert not done.resumable and done.steps == 6 and done.account is not None
-    first, second = launches.read(task.folder)
+    first, second = begun(task.folder)
     assert first.outcome == "fault" and second.outcome == "done"
     assert (first.fault.kind, first.fault.rank, first.fault.what) == ("died", 1,
                                                                      "killed by SIGKILL")
@@ -114,7 +125,7 @@ def test_killed_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus, 
 def test_stopped_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus, unbroken, ranks):
     task = task_of(tmp_path, corpus, ranks=ranks, observers=once(tmp_path, faults.hang))
     trained(task)
-    first, second = launches.read(task.folder)
+    first, second = begun(task.folder)
     assert (first.fault.kind, first.fault.rank) == ("hung", 1) and "SIGSTOP" in first.fault.what
     assert gone(int((tmp_path / "done").read_text())), "a stopped rank was left behind"
     seconds = run_folders.ended(task.folder).measured.seconds
@@ -127,7 +138,7 @@ def test_stopped_rank_is_named_and_the_run_ends_as_if_unbroken(tmp_path, corpus,
 def test_rank_that_sleeps_for_ever_is_the_one_that_is_named(tmp_path, corpus):
     task = task_of(tmp_path, corpus, observers=once(tmp_path, faults.sleep(1e6)))
     trained(task, replace(PATIENCE, stuck_seconds=8.0))
-    first, second = launches.read(task.folder)
+    first, second = begun(task.folder)
     assert (first.fault.kind, first.fault.rank) == ("hung", 1) and second.outcome == "done"
 
 
@@ -135,7 +146,7 @@ def test_rank_that_fails_by_itself_is_named_with_its_error(tmp_path, corpus):
     task = task_of(tmp_path, corpus,
                    observers=once(tmp_path, faults.error(RuntimeError("no such luck")), rank=0))
     trained(task)
-    fault = launches.read(task.folder)[0].fault
+    fault = begun(task.folder)[0].fault
     assert (fault.kind, fault.rank, fault.what) == ("failed", 0, "RuntimeError: no such luck")
 
 
@@ -187,7 +198,7 @@ def test_slow_rank_is_named_and_the_run_goes_on(tmp_path, corpus, ranks):
     task = task_of(tmp_path, corpus, ranks=ranks, steps=75, checkpoint_every_steps=1000,
                    observers=lambda world: (DutyCycle(world, 1, tmp_path), Busy()))
     assert trained(task).steps == 75
-    assert [one.outcome for one in launches.read(task.folder)] == ["done"]
+    assert [one.outcome for one in begun(task.folder)] == ["done"]
     named = launches.alerts(task.folder)
     assert [(one["kind"], one["rank"]) for one in named] == [("slow", 1)]
     assert "times the others'" in named[0]["what"] and named[0]["step"] >= 30
@@ -202,7 +213,7 @@ def test_slow_rank_is_launched_again_where_that_was_asked_for(tmp_path, corpus):
     task = task_of(tmp_path, corpus, steps=75, checkpoint_every_steps=1000, leave_slow=True,
                    observers=lambda world: (DutyCycle(world, 1, tmp_path), Busy()))
     assert trained(task).steps == 75
-    first, second = launches.read(task.folder)
+    first, second = begun(task.folder)
     assert first.fault.kind == "slow" and first.fault.rank == 1
     assert second.first_step == first.saved_step == first.last_step < 75
 
@@ -237,7 +248,7 @@ def test_signal_to_the_launcher_saves_and_leaves_resumable(tmp_path, corpus, num
         tmp_path, lambda: os.kill(launcher, number), rank=0, step=3)(world), Slowly()))
     stopped = trained(task)
     assert stopped.resumable and 3 <= stopped.steps < 6
-    (launch,) = launches.read(task.folder)
+    (launch,) = begun(task.folder)
     assert launch.outcome == "stopped" and launch.saved_step == stopped.steps
     assert not trained(task).resumable and weights(task.folder) == unbroken[2]
 
