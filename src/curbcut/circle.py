@@ -375,13 +375,14 @@ def ask(settled: Settled, console: Console, question: str = QUESTION) -> str:
     what that was to take and what it took.
     """
     from curbcut.serve.engine import text
+    from curbcut.serve.opening import Way
     from curbcut.serve.server import serving
 
     heading(console, 5, "serve", "one question over HTTP")
     run, model = settled.resolved.run, settled.folder / "model"
     promised = forecast_serving(run, 1, max(1, len(text.load(model).encode(question))),
                                 ANSWER_TOKENS)
-    with serving(model, max_batch=run.serve.max_batch) as session, \
+    with serving(model, way=Way.of(run.serve)) as session, \
             EnergyMeter(open_sensors()) as meter:
         console.print(f"  POST {session.url}/v1/completions", style="dim", highlight=False)
         answer = _post_completion(session.url, session.model, question)

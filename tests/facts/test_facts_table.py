@@ -12,6 +12,7 @@ from curbcut.facts import constants, grid, table
 from curbcut.facts.table import OURS, Row
 
 KEYS = {
+    "serving_quality": ("part", "kind", "model", "source"),
     "accelerators": ("id",),
     "rent_prices": ("accelerator", "provider", "instance", "region", "kind", "term_years"),
     "grid": ("zone", "year", "source"),

@@ -82,8 +82,6 @@ def unsaid(kind: str, s: ModelShape) -> int:
     if kind == "GptOss":  # biases of attention, router and experts; a sink a head
         biases = heads + 2 * keys + s.width + s.experts + s.experts * (2 * s.expert_ffn + s.width)
         return s.layers * (biases + s.heads)
-    if kind == "Qwen2":
-        return s.layers * (heads + 2 * keys)
     if kind == "Nemotron":  # biases of its norms
         return (2 * s.layers + 1) * s.width
     if kind == "Gemma3Text":  # norms behind attention and feed-forward

@@ -1,29 +1,15 @@
 """A random model with a byte-level tokenizer, and a server on it."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from curbcut.model import weights
 from curbcut.model.decoder import Decoder
 from curbcut.serve.server import serving
 from curbcut.spec import ModelShape
+from pretend import byte_tokenizer
 
-END = "<|endoftext|>"
 SHAPE = ModelShape(layers=2, width=32, heads=4, kv_heads=2, head_size=8, ffn=48, vocab=264,
                    context_tokens=128, qk_norm=True)
-
-
-def byte_tokenizer() -> Tokenizer:
-    """One token a byte, a few merges, and an end token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: i for i, letter in enumerate(alphabet)}
-    merges = [("a", "b"), ("t", "h"), ("th", "e")]
-    vocab |= {"".join(pair): 256 + i for i, pair in enumerate(merges)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([END])
-    return tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,24 @@ def test_a_server_at_rest_draws_idle_power():
     assert found.kwh_modelled["device"].value == pytest.approx((5.5 * 10 + 4.5 * 2) / 3.6e6)
 
 
+def test_what_was_remembered_or_guessed_is_told_where_there_was_any():
+    some = replace(STATS, cached_tokens=150, drafted_tokens=40)
+    found = account(some, 10.0)
+    assert found.tokens["cached"].value == 150 and found.tokens["drafted"].value == 40
+    assert found.tokens["accepted"].value == 0
+    assert found.tokens_per_second["prefill"].value == 100  # of those that were read
+    assert set(account(STATS, 10.0).tokens) == {"prompt", "answer"}
+
+
+def test_joules_a_token_are_a_sensors_or_modelled_and_say_so():
+    found = account(STATS, 10.0, run=RUN, joules=160.0, energy_source="gpu").joules_per_token
+    assert (found["device"].value, found["device"].basis, found["device"].source) == (
+        2.0, "measured", "gpu")
+    assert found["answer"].basis == "modelled"
+    assert not account(STATS, 10.0).joules_per_token
+    assert not account(Stats(), 10.0, joules=5.0).joules_per_token
+
+
 def test_nobody_is_told_the_price_of_a_model_that_is_no_run():
     found = account(STATS, 10.0)
     assert not found.usd and not found.kgco2e and not found.kwh_modelled

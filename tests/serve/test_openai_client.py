@@ -106,12 +106,14 @@ def test_prompts_of_any_script(client):
 
 
 @pytest.mark.parametrize(("change", "field"), [
-    ({"n": 2}, "n"), ({"logprobs": 1}, "logprobs"), ({"echo": True}, "echo"),
-    ({"temperature": 3}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
+    ({"n": 129}, "n"), ({"logprobs": 6}, "logprobs"), ({"suffix": "x"}, "suffix"),
+    ({"temperature": 3}, "temperature"), ({"top_p": -1}, "top_p"),
+    ({"max_tokens": -1}, "max_tokens"), ({"best_of": 2, "n": 3}, "best_of"),
     ({"max_tokens": 999}, "prompt"), ({"stop": ["a"] * 5}, "stop"),
-    ({"presence_penalty": 0.5}, "presence_penalty"), ({"prompt": ["a", "b"]}, "prompt"),
+    ({"presence_penalty": 2.5}, "presence_penalty"), ({"prompt": ["a", 7]}, "prompt"),
+    ({"logit_bias": {"264": 1}}, "logit_bias"), ({"logit_bias": {"a": 1}}, "logit_bias"),
     ({"prompt": ""}, "prompt"), ({"prompt": [9999]}, "prompt"), ({"seed": 2**70}, "seed"),
-    ({"extra_body": {"top_k": 3}}, "top_k"), ({"extra_body": {"max_token": 3}}, "max_token"),
+    ({"extra_body": {"top_k": -3}}, "top_k"), ({"extra_body": {"max_token": 3}}, "max_token"),
 ])
 def test_a_refused_field_is_named(client, change, field):
     with pytest.raises(openai.BadRequestError) as caught:

@@ -39,6 +39,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
                         help="draw the plan as .svg or .png; of a budget its Pareto front too")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="folder of runs, whose ledger corrects the plan")
+    parser.add_argument("--serving", action="store_true",
+                        help="price the ways to serve the model and choose one within the run's "
+                        "objectives (serve.ttft_seconds, serve.tpot_seconds); nothing of training")
     budget.add(parser)
     searching = parser.add_argument_group("search")
     searching.add_argument("--search", action="store_true",
@@ -62,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.search:
         return search(args)
     draft = draft_of(args)
+    if args.serving:
+        return serving(args, draft)
     if budget.backwards(args, draft):
         return budget.run(args, draft)
     draft = budget.forwards(args, draft)
@@ -117,6 +122,23 @@ def search(args: argparse.Namespace) -> int:
                   more={"search": report.as_plain(searched)} if chosen == "json" else None)
     print(f"curbcut: searched in {seconds:.2f} s", file=sys.stderr)
     return 0
+
+
+def serving(args: argparse.Namespace, draft: Draft) -> int:
+    """Prints the ways to serve the draft's model; returns the exit code: 0 where one will do."""
+    from curbcut.plan.serving_calibration import learned
+    from curbcut.plan.serving_choice import choose
+    from curbcut.plan.serving_run import to_serve
+    from curbcut.report import serving_choice as report
+    from curbcut.report.tables import show
+
+    draft = budget.with_traffic(args, draft)
+    run = to_serve(draft, this_machine([draft.get("machine.name", "here")]))
+    sessions = [pair for step in ("bench", "serve")
+                for pair in kept_pairs(args.runs / FILE_NAME, step=step)]
+    choice = choose(run, lesson=learned(run.machine, run.recipe.precision, sessions))
+    show([report.table(choice)], told.chosen(args), plain=report.as_plain(choice))
+    return 0 if choice.chosen else 1
 
 
 def this_machine(names: Sequence[str]) -> Machine | None:

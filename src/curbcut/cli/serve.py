@@ -1,4 +1,4 @@
-"""`curbcut serve`: a trained model behind the OpenAI API."""
+"""`curbcut serve`: trained models behind the OpenAI API."""
 
 from __future__ import annotations
 
@@ -6,39 +6,56 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curbcut.cli.keys import add_ledger_options, ledger_of
-from curbcut.errors import EXIT_OK, UnknownName
+from curbcut.cli.served import add_engine_options, find, known_run, way_of
+from curbcut.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
-    from curbcut.meter.energy import Lap
+    from curbcut.meter.energy import EnergyMeter, Lap
     from curbcut.serve.api.flow import Use
     from curbcut.serve.engine.interface import Stats
-    from curbcut.serve.server import Dtype, Session
+    from curbcut.serve.opening import Way
+    from curbcut.serve.server import Session
     from curbcut.spec import Run
 
-MAX_BATCH = 8
+
+@dataclass(frozen=True)
+class Served:
+    """One model: where it is, how it is served, and the run that it is of."""
+
+    folder: Path | None
+    way: Way
+    run: Run | None = None
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb and its options."""
     parser = subparsers.add_parser(
-        "serve", help="serve a trained model behind the OpenAI API",
-        description="Serves a run's model (or any folder in Hugging Face's format) behind the "
+        "serve", help="serve models behind the OpenAI API",
+        description="Serves runs' models (or any folders in Hugging Face's format) behind the "
                     "OpenAI API until Ctrl-C. On an address other than loopback, keys are needed.")
-    parser.add_argument("model", metavar="RUN_OR_FOLDER",
-                        help="name of a run, or a folder with config.json and model.safetensors")
+    parser.add_argument("models", metavar="RUN|FOLDER", nargs="*",
+                        help="name of a run, or a folder with config.json and model.safetensors; "
+                        "of several the first is loaded at once, the others when asked for")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 is any free one")
+    parser.add_argument("--name", help="what the model is called, where it is one")
+    parser.add_argument("--memory", metavar="BUDGET", help='what all models may take, like "8 GB"; '
+                        "the longest unused goes when another one is asked for")
+    parser.add_argument("--objective", metavar="ttft=S,tpot=S|auto", help="let the plan choose how "
+                        "to serve: the cheapest way within these (auto: the run's own)")
+    parser.add_argument("--model", dest="asked_name", metavar="NAME",
+                        help="with --engine URL, what that server calls the model")
+    parser.add_argument("--engine-key", default="", metavar="SECRET",
+                        help="with --engine URL, that server's API key")
+    add_engine_options(parser)
     add_ledger_options(parser)
-    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="precision of the weights in memory; auto: as stored")
-    parser.add_argument("--max-batch", type=int, help="requests decoded together (default: as the "
-                        f"run says, else {MAX_BATCH})")
     parser.add_argument("--json", action="store_true", help="one JSON object when it listens")
     parser.set_defaults(run=run)
 
@@ -47,77 +64,132 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal; returns the exit code."""
     from curbcut.meter.energy import EnergyMeter
     from curbcut.meter.sensors import open_sensors
+    from curbcut.serve.metrics import Metrics
     from curbcut.serve.server import serve
-    from curbcut.serve.ways import refuse_unknown_ways
 
-    folder, name = find(args.model, args.runs)
     started = time.perf_counter()
+    budget = _budget(args.memory)
     with ledger_of(args, create=True) as ledger, EnergyMeter(open_sensors()) as meter:
         keyed = any(key.revoked is None for key in ledger.kept_keys())
-        run = _run_of(ledger, args, folder)
-        if run is not None:
-            refuse_unknown_ways(run.serve)
-        batch = args.max_batch if args.max_batch is not None else (
-            run.serve.max_batch if run else MAX_BATCH)
-        served = _as_served(run, args.dtype, batch) if run else None
+        served = _served(ledger, args)
+        alone = next(iter(served.values())).run if len(served) == 1 else None
 
         def ready(session: Session) -> None:
-            if served is not None:
-                _promise(ledger, served)
-            _greet(session, keyed, args.json)
+            if alone is not None:
+                _promise(ledger, alone)
+            _greet(session, served, keyed, args, time.perf_counter() - started)
 
-        stats = serve(folder, args.host, args.port, name=name, dtype=args.dtype, max_batch=batch,
+        stats = serve({name: (one.folder, one.way) for name, one in served.items()},
+                      args.host, args.port, budget_bytes=budget,
                       verify=ledger.verify_key if keyed else None,
-                      on_use=lambda use: _record(ledger, use), on_ready=ready)
+                      on_use=lambda use: _record(ledger, use), on_ready=ready,
+                      metrics=Metrics(lambda: _joules(meter)))
         meter.lap()
-        if served is not None:
-            _settle(ledger, served, stats, time.perf_counter() - started, meter.total())
-    print(f"served {stats.finished} answers, {stats.answer_tokens} tokens", file=sys.stderr)
+        if alone is not None:
+            _settle(ledger, alone, stats, time.perf_counter() - started, meter.total())
+    print(_goodbye(stats), file=sys.stderr)
     return EXIT_OK
 
 
-def find(given: str, runs: Path) -> tuple[Path, str]:
-    """The folder of a model, and its name: a run of `runs` by name, or a folder by path.
-
-    Raises UnknownName for what is neither.
-    """
-    from curbcut.serve.server import name_of
-
-    path = Path(given)
-    places = [path, path / "model"]
-    if path.name == given:  # a run's name, never a path from the folder of runs
-        places.insert(0, runs / given / "model")
-    for folder in places:
-        if (folder / "config.json").is_file():
-            return folder, name_of(folder)
-    known = (path.parent.parent.name for path in runs.glob("*/model/config.json"))
-    raise UnknownName("run or model folder", given, known, where="serve")
+def _joules(meter: EnergyMeter) -> Mapping[str, float | None]:
+    """What sensors counted so far, by boundary."""
+    meter.lap()
+    return meter.total().by_boundary
 
 
-def _run_of(ledger: Ledger, args: argparse.Namespace, folder: Path) -> Run | None:
-    """The run that the model in `folder` is of, by the ledger; None for any other model."""
-    from curbcut.ledger.inbox import import_folder
-
-    home = folder.resolve().parent
-    if folder.name != "model" or home.parent != args.runs.resolve():
+def _budget(text: str | None) -> int | None:
+    if text is None:
         return None
-    if (home / "metrics").is_dir():
-        import_folder(ledger, home)
-    found = ledger.resolved(home.name)
-    return found.run if found else None
+    from curbcut import units
+
+    found = int(units.parse(text, "bytes", "--memory"))
+    if found < 1:
+        raise InputError(f"{text!r} holds no model", where="--memory", mend='like "8 GB"')
+    return found
 
 
-def _as_served(run: Run, dtype: Dtype, max_batch: int) -> Run:
-    """The run with what the command line changed: what is priced is what is served."""
-    if max_batch >= 1:  # the server refuses less
-        run = replace(run, serve=replace(run.serve, max_batch=max_batch))
-    return run if dtype == "auto" else replace(run, recipe=replace(run.recipe, precision=dtype))
+def _served(ledger: Ledger, args: argparse.Namespace) -> dict[str, Served]:
+    """All models by name. Raises InputError."""
+    if "://" in args.engine:
+        if args.models:
+            raise InputError("the model is at that address", where=f"--engine {args.engine}",
+                             mend="name it with --model, and leave the folder out")
+        from curbcut.serve.engine.shelf import plain_name
+
+        name = args.name or plain_name(args.asked_name or "model")
+        return {name: Served(None, way_of(args))}
+    if not args.models:
+        raise InputError("names no model", where="serve", mend="curbcut serve RUN, or a folder")
+    if args.name and len(args.models) > 1:
+        raise InputError("is one name for several models", where="--name",
+                         mend="leave it out: each goes by its run's or folder's name")
+    found: dict[str, Served] = {}
+    for given in args.models:
+        folder, name = find(given, args.runs)
+        name = args.name or name
+        if name in found:
+            raise InputError(f"two models would be called {name!r}", where="serve",
+                             mend="serve them apart, or rename a folder")
+        found[name] = _one(ledger, args, folder)
+    return found
+
+
+def _one(ledger: Ledger, args: argparse.Namespace, folder: Path) -> Served:
+    from curbcut.serve.ways import refuse_unknown_ways
+
+    run = known_run(ledger, args, folder)
+    if args.objective is not None:
+        run, of_ledger = _chosen(ledger, args, folder, run), run is not None
+        precision = run.recipe.precision
+        dtype = precision if precision in ("fp32", "bf16") else args.dtype
+        way = replace(way_of(args, run), dtype=dtype)
+        return Served(folder, way, run if of_ledger else None)
+    if run is not None:
+        refuse_unknown_ways(run.serve, "vllm" if args.engine == "vllm" else "own")
+    return Served(folder, way_of(args, run), run)
+
+
+def _chosen(ledger: Ledger, args: argparse.Namespace, folder: Path, run: Run | None) -> Run:
+    """The run as the plan serves it best, and why, said beside."""
+    from curbcut.cli.objective import read
+    from curbcut.plan.serving_calibration import learned
+    from curbcut.plan.serving_choice import Objective, choose
+
+    run = run or _as_run(folder)
+    wanted = read(args.objective) if args.objective != "auto" else {}
+    own = Objective.of(run.serve)
+    asked = replace(own, ttft_seconds=wanted.get("ttft", own.ttft_seconds),
+                    tpot_seconds=wanted.get("tpot", own.tpot_seconds))
+    pairs = [*ledger.pairs(step="bench"), *ledger.pairs(step="serve")]
+    choice = choose(run, asked, learned(run.machine, run.recipe.precision, pairs))
+    for line in (*choice.reasons, *choice.warnings):
+        print(f"curbcut: {line}", file=sys.stderr)
+    return choice.run
+
+
+def _as_run(folder: Path) -> Run:
+    """A model that is no run of ours, on this machine, as the plan knows models."""
+    from curbcut.meter import here
+    from curbcut.model.config import shape_of
+    from curbcut.model.parts import CONFIG
+    from curbcut.model.weights import read_json
+    from curbcut.plan.serving_run import to_serve
+    from curbcut.spec import codec
+    from curbcut.spec.draft import Draft
+
+    shape = shape_of(read_json(folder / CONFIG), where=str(folder / CONFIG))
+    values = {f"model.{key}": value for key, value in codec.plain(shape).items()}
+    return to_serve(Draft().with_values(values, str(folder)), here.machine())
 
 
 def _promise(ledger: Ledger, run: Run) -> None:
     from curbcut.plan.serving import forecast_session
+    from curbcut.plan.serving_calibration import learned, taught
 
-    ledger.record_account(run.name, "serve", "forecast", forecast_session(run))
+    lesson = learned(run.machine, run.recipe.precision,
+                     [pair for step in ("bench", "serve") for pair in ledger.pairs(step=step)])
+    ledger.record_account(run.name, "serve", "forecast",
+                          taught(forecast_session(run), run, lesson))
 
 
 def _settle(ledger: Ledger, run: Run, stats: Stats, seconds: float, energy: Lap) -> None:
@@ -134,9 +206,50 @@ def _record(ledger: Ledger, use: Use) -> None:
                       output_tokens=use.output_tokens, seconds=use.seconds)
 
 
-def _greet(session: Session, keyed: bool, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"url": session.url, "model": session.model, "keys": keyed}), flush=True)
+def _greet(session: Session, served: Mapping[str, Served], keyed: bool, args: argparse.Namespace,
+           seconds: float) -> None:
+    stats = session.stats()
+    if args.json:
+        print(json.dumps({"url": session.url, "model": session.model, "models": list(served),
+                          "keys": keyed, "seconds": round(seconds, 3),
+                          "weights_bytes": stats.weights_bytes or None,
+                          "cache_bytes": stats.cache_bytes or None}), flush=True)
         return
+    for name, one in served.items():
+        print(f"  {name}: {_how(one, stats if name == session.model else None)}")
     who = "keys are needed" if keyed else "this machine only, no key needed"
-    print(f"{session.model} answers at {session.url}/v1  ({who}; Ctrl-C ends)", flush=True)
+    print(f"{session.model} answers at {session.url}/v1 after {seconds:.1f} s  ({who}; Ctrl-C "
+          "ends)", flush=True)
+
+
+def _how(one: Served, stats: Stats | None) -> str:
+    """How one model is served, in a line; `stats` of one that is in memory."""
+    from curbcut.units import show
+
+    way = one.way
+    names = {"own": "Curbcut's engine", "transformers": "transformers", "vllm": "vLLM"}
+    said = [names.get(way.engine, f"the server at {way.engine}"), f"{way.max_batch} together"]
+    said += [way.dtype] if way.dtype != "auto" else []
+    said += [f"{way.weights} weights"] if way.weights != "same" else []
+    said += [f"{way.cache} cache"] if way.cache != "same" else []
+    said += [f"drafts: {way.draft}"] if way.draft else []
+    said += [f"adapters: {', '.join(way.adapters)}"] if way.adapters else []
+    if stats is None:
+        said.append("loaded when it is asked for")
+    elif stats.weights_bytes:
+        said.append(f"weights {show(stats.weights_bytes, 'bytes')}, cache "
+                    f"{show(stats.cache_bytes, 'bytes')}")
+    return ", ".join(said)
+
+
+def _goodbye(stats: Stats) -> str:
+    said = [f"served {stats.finished} answers, {stats.answer_tokens} tokens"]
+    if stats.cached_tokens and stats.prompt_tokens:
+        said.append(f"{stats.cached_tokens / stats.prompt_tokens:.0%} of prompt tokens remembered")
+    if stats.drafted_tokens:
+        said.append(f"{stats.accepted_tokens / stats.drafted_tokens:.0%} of guesses accepted")
+    if stats.preempted:
+        said.append(f"{stats.preempted} times preempted")
+    if stats.failed or stats.refused:
+        said.append(f"{stats.failed} failed, {stats.refused} refused")
+    return "; ".join(said)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from curbcut.accounts.development import ledger_ratio
 from curbcut.cli import formats
 from curbcut.errors import InputError
-from curbcut.ledger import FILE_NAME
+from curbcut.ledger import FILE_NAME, kept_pairs
 from curbcut.plan.forecast import forecast
 from curbcut.report.tables import Format, Table
 from curbcut.spec import UNIT_OF, codec
@@ -50,8 +50,13 @@ def priced(args: argparse.Namespace, resolved: Resolved, pairs: Sequence[Pair]) 
     if resolved.run.serve == ServeJob():
         return account
     from curbcut.plan.served import with_service
+    from curbcut.plan.serving_calibration import learned, taught
 
-    return with_service(account, resolved.run)
+    run = resolved.run
+    sessions = [pair for step in ("bench", "serve")
+                for pair in kept_pairs(args.runs / FILE_NAME, step=step)]
+    return taught(with_service(account, run), run,
+                  learned(run.machine, run.recipe.precision, sessions))
 
 
 def tell(args: argparse.Namespace, resolved: Resolved, account: Account, pairs: Sequence[Pair], *,

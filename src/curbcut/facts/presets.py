@@ -17,6 +17,7 @@ _ATTENTION = ("full", "sliding", "mla")
 _OPTIONAL = ("full_every", "query_rank", "kv_rank", "rope_size", "value_size", "experts",
              "experts_per_token", "shared_experts", "expert_ffn", "dense_layers")
 """Counts that only some kinds of model have: an empty cell is the noun's own default, 0."""
+_STRETCHED = ("rope_factor", "rope_low", "rope_high", "rope_original_tokens")
 _FEED_FORWARD = ("gated", "plain")
 _VARIANTS = re.compile(r"(-(instruct|it|chat|base|hf|thinking|fp8|nvfp4|bf16|v\d+\.\d+|\d{4}"
                        r"|17b-\d+e))+$")
@@ -53,6 +54,10 @@ def shape(name: str) -> dict[str, Any]:
     dimensions |= {column: found.number(column) for column in _REAL}
     dimensions |= {column: found.whole(column) for column in _OPTIONAL
                    if found.maybe_text(column)}
+    dimensions |= {column: found.number(column) for column in _STRETCHED
+                   if found.maybe_text(column)}
+    if found.maybe_text("qkv_bias"):
+        dimensions["qkv_bias"] = found.flag("qkv_bias")
     dimensions["attention"] = found.choice("attention", _ATTENTION)
     if found.maybe_text("feed_forward"):
         dimensions["feed_forward"] = found.choice("feed_forward", _FEED_FORWARD)

@@ -1,8 +1,8 @@
-"""A decoder shaped like Llama, Qwen3, Qwen3-MoE or Mixtral. Its parameter names are Hugging Face's
-(but the experts of a layer are stacked: see `experts`).
+"""A decoder shaped like Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE or Mixtral. Its parameter names
+are Hugging Face's (but the experts of a layer are stacked: see `experts`).
 
 Vocabulary of the shapes: b sequences, s positions of each, t cached positions, d head size.
-Nothing has a bias. `shape.qk_norm` is what makes a Qwen3 of a Llama.
+`shape.qk_norm` is what makes a Qwen3 of a Llama, `shape.qkv_bias`, the only bias, a Qwen2.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class SelfAttention(nn.Module):
         self.index, self.head_size = index, shape.head_size
         self.attend: Attend = causal_attention if kind == "math" else fused_attention
         queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-        self.q_proj = Matrix(shape.width, queries)
-        self.k_proj = Matrix(shape.width, keys)
-        self.v_proj = Matrix(shape.width, keys)
+        self.q_proj = Matrix(shape.width, queries, shape.qkv_bias)
+        self.k_proj = Matrix(shape.width, keys, shape.qkv_bias)
+        self.v_proj = Matrix(shape.width, keys, shape.qkv_bias)
         self.o_proj = Matrix(queries, shape.width)
         if shape.qk_norm:
             self.q_norm = RMSNorm(shape.head_size, shape.norm_eps)
@@ -221,7 +221,23 @@ def math_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> T
 def _rotary_table(shape: ModelShape, rows: int, device: torch.device,
                   dtype: torch.dtype) -> Rotary:
     """Cosines and sines [rows, d/2], computed in fp32 and rounded once."""
-    pair = torch.arange(0, shape.head_size, 2, device=device, dtype=torch.float32)
     angles = torch.outer(torch.arange(rows, device=device, dtype=torch.float32),
-                         1.0 / shape.rope_theta ** (pair / shape.head_size))
+                         rotary_rates(shape, device))
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotary_rates(shape: ModelShape, device: torch.device | None = None) -> Tensor:
+    """Radians that each pair of dimensions turns by a position, [d/2] in fp32.
+
+    Stretched positions turn more slowly: all pairs alike (arXiv:2306.15595), or, by Llama 3.1, only
+    those of long waves (Llama 3, arXiv:2407.21783, section 3.4; the ramp as its reference code).
+    """
+    pair = torch.arange(0, shape.head_size, 2, device=device, dtype=torch.float32)
+    rates = 1.0 / shape.rope_theta ** (pair / shape.head_size)
+    if shape.rope_factor == 1:
+        return rates
+    if not shape.rope_original_tokens:
+        return rates / shape.rope_factor
+    turns = rates * (shape.rope_original_tokens / (2 * math.pi))
+    kept = ((turns - shape.rope_low) / (shape.rope_high - shape.rope_low)).clamp(0, 1)
+    return kept * rates + (1 - kept) * rates / shape.rope_factor

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -159,6 +160,7 @@ class SparseFeedForward(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
+        _keep_out_of_graphs()
         self.gate = Router(shape)
         self.experts = Experts(shape)
         self.shared_experts = (FeedForward(shape.width, shape.shared_experts * shape.expert_ffn)
@@ -173,8 +175,6 @@ class SparseFeedForward(nn.Module):
             out = out + self.shared_experts(flat)
         return out.view(x.shape)
 
-    # Sizes are data: a compiled graph would be made anew for those of each step.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def routed(self, x: Tensor) -> Tensor:
         """x [n, width] -> the weighted sum of its experts' outputs [n, width]."""
         route: Route = self.gate(x)
@@ -184,6 +184,15 @@ class SparseFeedForward(nn.Module):
             inverse[order] = torch.arange(len(order), device=order.device)
         rows = self.meet(self.experts, spread(x, order, inverse), route.counts)
         return self.gate.balanced(mix(rows, route.weights, order, inverse), route)
+
+
+@cache
+def _keep_out_of_graphs() -> None:
+    """Sizes are data: a compiled graph would be made anew for those of each step. Only models with
+    experts say so, since this alone takes a second, as it imports the whole compiler.
+    """
+    outside = torch.compiler.disable(SparseFeedForward.routed)  # type: ignore[no-untyped-call]
+    SparseFeedForward.routed = outside  # type: ignore[method-assign]
 
 
 def sparse(model: nn.Module) -> Iterator[tuple[str, SparseFeedForward]]:

@@ -1,4 +1,4 @@
-"""Matrices without bias, and the gated feed-forward of dense layers and shared experts."""
+"""Matrices, and the gated feed-forward of dense layers and shared experts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Matrix(nn.Linear):
-    """A linear map without bias whose memory is left as it is until `init_weights`."""
+    """A linear map whose memory is left as it is until `init_weights`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
 
     def reset_parameters(self) -> None:
         """Nothing: the decoder sets all weights at once, from one seed."""

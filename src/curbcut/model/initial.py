@@ -24,13 +24,13 @@ def initial(name: str, size: Sequence[int], shape: ModelShape, seed: int) -> Ten
     """The first value of parameter `name` of `size`, fp32 on the CPU.
 
     Normal weights of std 0.02; those that write to the residual stream are divided by
-    sqrt(2 * layers) (GPT-2, Radford et al. 2019). Norms (vectors) are 1.
+    sqrt(2 * layers) (GPT-2, Radford et al. 2019). Norms are 1, biases 0.
     """
     experts = expert_names(name, size[0])
     if experts:  # each has its own, as if it were a tensor of its own
         return torch.stack([initial(one, size[1:], shape, seed) for one in experts])
     if len(size) == 1:
-        return torch.ones(tuple(size))
+        return torch.zeros(tuple(size)) if name.endswith(".bias") else torch.ones(tuple(size))
     std = STD / math.sqrt(2 * shape.layers) if name.endswith(_TO_RESIDUAL) else STD
     return torch.randn(tuple(size), generator=generator(name, seed)) * std
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from curbcut.physics import memory, power, rates, serving_passes, serving_traffic, serving_work
 from curbcut.physics.numbers import Number
-from curbcut.physics.serving_constants import ServingConstants, serving_constants
+from curbcut.physics.serving_constants import ServingConstants, measured, serving_constants
 from curbcut.physics.serving_passes import ChipRates, Engine
 from curbcut.physics.serving_traffic import Latency, Traffic
 from curbcut.spec.estimate import Estimate
@@ -26,6 +26,12 @@ SPREAD: Mapping[str, float] = {"cpu": 2.0, "gpu": 1.6}
 measured accelerators' tokens within 1.5 (`physics_serving.csv`, tpot_together_spread80)."""
 UNPROBED_SPREAD = 1.5
 """Further factor either way where the rates are a vendor's and no fit has met the accelerator."""
+UNMEASURED_WEIGHTS = 1.6
+"""Further factor either way where weights are stored in a way that nobody measured there: on a CPU
+the kernels of a kind differ by more than that between machines, on a GPU the formats that no fit
+has met."""
+FITTED_WEIGHTS = ("same", "fp8", "nvfp4", "int4")
+"""Formats that the accelerators' constants were fitted with."""
 MOST_REQUESTS = 2.0**16
 """Requests in flight beyond which no server is asked about."""
 FITTED = ("h100", "h200", "b200", "b300", "gb200", "gb300")
@@ -64,7 +70,8 @@ def prefill_seconds(shape: ModelShape, machine: Machine, precision: Precision,
     if found is None:
         return _unpriced(machine, precision)
     return estimate(machine, precision, serving_passes.prefill_seconds(
-        shape, found.engine, found.chip, found.constants, prompt_tokens, 1, cached_tokens))
+        shape, found.engine, found.chip, found.constants, prompt_tokens, 1, cached_tokens),
+        found.engine.weights)
 
 
 def decode_seconds(shape: ModelShape, machine: Machine, precision: Precision, batch: int,
@@ -78,7 +85,8 @@ def decode_seconds(shape: ModelShape, machine: Machine, precision: Precision, ba
         return _unpriced(machine, precision)
     each = max(1.0, batch / found.engine.dp)
     return estimate(machine, precision, serving_passes.decode_seconds(
-        shape, found.engine, found.chip, found.constants, each, context_tokens, drafted))
+        shape, found.engine, found.chip, found.constants, each, context_tokens, drafted),
+        found.engine.weights)
 
 
 @dataclass(frozen=True)
@@ -101,27 +109,36 @@ def server(shape: ModelShape, machine: Machine, precision: Precision,
     assert streaming is not None, "a bandwidth always has at least a default"
     wide = float(element_bytes(precision))
     on_cpu = machine.kind == "cpu"
+    stored = engine.weights if engine is not None else "same"
+    dense = _stored_rate(shape, machine, stored) or rate
     if not on_cpu:
         # The constants are shares of what vendors state, of bandwidth as of rates.
         streaming = machine.memory_bytes_per_second.get("peak", streaming)
     chip = ChipRates(
-        dense_flops=rate, expert_flops=rate, attention_flops=rate, bytes_per_second=streaming,
+        dense_flops=dense, expert_flops=dense, attention_flops=rate, bytes_per_second=streaming,
         memory_bytes=machine.memory_bytes,
         link_bytes_per_second=machine.link_bytes_per_second or rates.DEFAULT_LINK,
         network_bytes_per_second=(machine.network_bytes_per_second / machine.accelerators_per_node
                                   or rates.DEFAULT_NETWORK),
         domain=machine.domain_accelerators or machine.accelerators_per_node)
     constants = serving_constants(
-        stack, accelerator=("cpu" if wide == 4 else "cpu-16bit") if on_cpu else "")
+        stack, accelerator=("cpu" if wide == 4 else "cpu-16bit") if on_cpu else "",
+        weights=stored)
     plain = Engine(dense_bytes=wide, expert_bytes=wide, cache_bytes=wide)
     if on_cpu and engine is None:
         plain = replace(plain, chunk_tokens=math.inf)
     return Server(engine or plain, chip, constants)
 
 
-def estimate(machine: Machine, precision: Precision, value: float) -> Estimate:
-    """Seconds, or tokens a second, of a server with the interval that its passes have."""
-    spread = SPREAD["cpu" if machine.kind == "cpu" else "gpu"]
+def estimate(machine: Machine, precision: Precision, value: float,
+             weights: str = "same") -> Estimate:
+    """Seconds, or tokens a second, of a server with the interval that its passes have, its weights
+    stored as that name of `ServeJob.weight_precision` says.
+    """
+    on_cpu = machine.kind == "cpu"
+    spread = SPREAD["cpu" if on_cpu else "gpu"]
+    if weights != "same" and not (measured(weights) if on_cpu else weights in FITTED_WEIGHTS):
+        spread *= UNMEASURED_WEIGHTS
     probed = rates.matmul_peak(machine, precision).basis == "measured"
     if not probed and not any(name in machine.accelerator.casefold() for name in FITTED):
         spread *= UNPROBED_SPREAD
@@ -155,6 +172,17 @@ def _matmul_rate(shape: ModelShape, machine: Machine, precision: Precision) -> f
     wide = rates.probed_matmul(machine, precision) if probed else peak.value
     assert math.isfinite(wide)
     return wide * rates.width_share(machine, shape.width)
+
+
+def _stored_rate(shape: ModelShape, machine: Machine, weights: str) -> float | None:
+    """FLOP/s of matmuls that multiply in 8 bits; None for weights that are widened as they are
+    read, and where nobody states a rate (then that of 16 bits is a bound from below).
+    """
+    if weights != "int8-dynamic":
+        return None
+    if machine.kind == "cpu":  # a share of what bf16 reaches there (`matmul_share` of the kind)
+        return _matmul_rate(shape, machine, "bf16")
+    return machine.peak_flops.get("int8")
 
 
 def batch_within(shape: ModelShape, found: Server, traffic: Traffic, ttft_seconds: float,

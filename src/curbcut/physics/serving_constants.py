@@ -82,12 +82,23 @@ where requests that came together are taken to stay together."""
 
 
 @functools.cache
-def serving_constants(stack: str = "", without: str = "",
-                      accelerator: str = "") -> ServingConstants:
+def serving_constants(stack: str = "", without: str = "", accelerator: str = "",
+                      weights: str = "same") -> ServingConstants:
     """The constants of a known `stack`; with that stack left out where `without` names it; those
-    for any stack otherwise. `accelerator` "cpu" gives what one thread of a CPU achieves.
+    for any stack otherwise. `accelerator` "cpu" gives what one thread of a CPU achieves; there
+    `weights` are stored as that name of `ServeJob.weight_precision` says.
     """
-    return ServingConstants(**{name: _value(name, stack, without, accelerator) for name in NAMES})
+    own = f"cpu-{weights}" if accelerator.startswith("cpu") and weights != "same" else ""
+    return ServingConstants(**{
+        name: _table()[name, own, "", ""].value if own and (name, own, "", "") in _table()
+        else _value(name, stack, without, accelerator) for name in NAMES})
+
+
+@functools.cache
+def measured(weights: str) -> bool:
+    """Whether a CPU's constants of so stored weights stand on rows that were measured."""
+    found = [one for key, one in _table().items() if key[1] == f"cpu-{weights}"]
+    return bool(found) and all(one.rows > 0 for one in found)
 
 
 @functools.cache

@@ -54,6 +54,10 @@ class Engine:
     """Bytes a weight of routed experts."""
     cache_bytes: Number = 2.0
     """Bytes an element of the cache."""
+    head_bytes: Number = HEAD_BYTES
+    """Bytes a weight of embedding and head."""
+    weights: str = "same"
+    """How weights are stored (`ServeJob.weight_precision`): says which constants hold on a CPU."""
     compiled: Flag = False
     """Whether prefill is compiled, so that the host starts fewer kernels: vLLM's default (its
     design/torch_compile), an option of TensorRT-LLM's."""
@@ -168,7 +172,7 @@ def _matmul_seconds(shape: Number, engine: Number, chip: Number, constants: Numb
         if each.name in ROUTED:
             total = total + _one(each, chip, constants, engine.expert_bytes, expert_rate, touched)
     head = head_matmul(shape, sequences, engine.tp)
-    return total / engine.pp + _one(head, chip, constants, HEAD_BYTES,
+    return total / engine.pp + _one(head, chip, constants, engine.head_bytes,
                                     chip.attention_flops * constants.matmul_share, 1.0)
 
 
@@ -274,7 +278,7 @@ def accepted_tokens(drafted: Number, acceptance: Number) -> Number:
 
 def weight_bytes(shape: Number, engine: Number) -> Number:
     """Bytes of weights on one rank: experts cut by moe_tp x ep, the rest by tp."""
-    head = shape.vocab * shape.width * HEAD_BYTES
+    head = shape.vocab * shape.width * engine.head_bytes
     ends = shape.embedding_parameters / (shape.vocab * shape.width) * head / engine.tp
     dense = shape.parameters - shape.embedding_parameters - shape.routed_parameters
     routed = shape.routed_parameters * engine.expert_bytes / (engine.moe_tp * engine.ep)

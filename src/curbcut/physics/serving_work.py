@@ -12,7 +12,6 @@ from curbcut.physics.numbers import Flag, Number, ceiling, is_not, larger, small
 from curbcut.physics.operations import head_matmul, layer_matmuls
 from curbcut.physics.serving_passes import (
     DISPATCH_BYTES,
-    HEAD_BYTES,
     ROUTED,
     WIRE_BYTES,
     attended,
@@ -53,7 +52,7 @@ def pass_work(shape: Number, engine: Number, chip: Number, elementwise_bytes: Nu
               * shape.layers / engine.pp)
     multiplying = (dense / chip.dense_flops + experts / chip.expert_flops
                    + (scores + head.flops) / chip.attention_flops)
-    moved = (weights + head.weights * HEAD_BYTES
+    moved = (weights + head.weights * engine.head_bytes
              + sequences * sequence_bytes(shape, engine, keys)
              + elements(shape, engine, tokens) * elementwise_bytes)
     return Work(multiplying, moved, _sent(shape, engine, tokens))

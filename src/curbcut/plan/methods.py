@@ -52,6 +52,7 @@ PRICED: Mapping[str, str] = {
     "paged-kv-cache": f"{_CACHE}:cache_bytes",
     "quantised-cache": f"{_CACHE}:cache_bytes",
     **dict.fromkeys(("int8-weights", "int4-weights", "fp8-weights"), f"{_CACHE}:weight_bytes"),
+    "int8-matmuls": "curbcut.physics.serving:server",
     "continuous-batching": f"{_TRAFFIC}:together",
     "prefix-cache": f"{_TRAFFIC}:together",
     "chunked-prefill": f"{_TRAFFIC}:together",

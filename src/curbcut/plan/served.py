@@ -14,10 +14,10 @@ from curbcut.accounts.energy import JOULES_PER_KWH, device_watts, energy
 from curbcut.physics import serving, serving_traffic
 from curbcut.physics.serving import MOST_REQUESTS, Server
 from curbcut.physics.serving_traffic import Latency, Traffic
-from curbcut.plan.serving import busy, engine, engine_step
+from curbcut.plan.serving import busy, engine
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, given, unknown
-from curbcut.spec.nouns import Run
+from curbcut.spec.nouns import Machine, Precision, Run
 
 HALVINGS = 40
 """Halvings of the range of loads, as logarithms: to a 2^-36th of it."""
@@ -126,9 +126,13 @@ def _latencies(run: Run, met: Latency, asked: float) -> Mapping[str, Estimate]:
         why = unknown(f"{run.serve.requests_per_second:g} requests a second are more than are "
                       "answered: they queue without end", "modelled")
         return {"ttft": why, "tpot": why}
-    first, next_one = (serving.estimate(run.machine, run.recipe.precision, float(value))
+    first, next_one = (serving.estimate(*_how(run), float(value), run.serve.weight_precision)
                        for value in (met.ttft_seconds, met.tpot_seconds))
-    return {"ttft": first, "tpot": engine_step(next_one, run)}
+    return {"ttft": first, "tpot": next_one}
+
+
+def _how(run: Run) -> tuple[Machine, Precision]:
+    return run.machine, run.recipe.precision
 
 
 def _keeps_up(met: Latency, asked: float) -> bool:
@@ -136,11 +140,14 @@ def _keeps_up(met: Latency, asked: float) -> bool:
 
 
 def _speeds(run: Run, met: Latency, best: Latency, asked: float) -> Mapping[str, Estimate]:
-    how = (run.machine, run.recipe.precision)
+    def estimate(rate: Latency) -> Estimate:
+        return serving.estimate(*_how(run), float(rate.tokens_per_second),
+                                run.serve.weight_precision)
+
     answers = (given(asked, "requests a second x answer") if _keeps_up(met, asked)
-               else serving.estimate(*how, float(met.tokens_per_second)))
+               else estimate(met))
     if _within(run, best):
-        return {"answers": answers, "most": serving.estimate(*how, float(best.tokens_per_second))}
+        return {"answers": answers, "most": estimate(best)}
     return {"answers": answers, "most": unknown(
         f"not even one request meets {run.serve.ttft_seconds:g} s and "
         f"{run.serve.tpot_seconds:g} s a token", "modelled")}

@@ -13,7 +13,7 @@ from curbcut.accounts.money import money
 from curbcut.accounts.water import litres
 from curbcut.errors import InputError
 from curbcut.physics import cache, memory, power, serving
-from curbcut.physics.serving_passes import Engine, accepted_tokens
+from curbcut.physics.serving_passes import HEAD_BYTES, Engine, accepted_tokens
 from curbcut.physics.serving_traffic import Traffic
 from curbcut.spec.account import Account
 from curbcut.spec.checks import near
@@ -26,21 +26,10 @@ LATENCIES = ("ttft", "tpot")
 FIRST_PASS_SECONDS = 0.01
 """What the first pass of a fresh engine takes more than others (kernels chosen, threads started):
 4 to 19 ms where it was seen, x4 either way."""
+OWN_BYTES: Mapping[str, float] = {"int8": 1.0, "int8-dynamic": 1.0, "int4": 0.5 + 4 / 32}
+"""Bytes a weight in our own engine: one scale an output; a bf16 scale and zero for 32 inputs."""
 ANSWER_SECONDS = 0.005
 """HTTP, tokens and text of one answer beside the model's passes: an assumption, x4 either way."""
-
-
-ENGINE_STEP_SECONDS = 3e-3
-"""Sampling, text and hand-over between two threads, a decode step on a CPU: a token took 6.0 ms
-(bf16) and 3.8 ms (fp32) over HTTP on two cores, where 4 layers' operations take 2.8 and 0.8. The
-host of a GPU does the same work; it is not added there, where nothing was measured."""
-
-
-def engine_step(step: Estimate, run: Run) -> Estimate:
-    """A decode step of `run` with what the engine does beside the model's pass."""
-    if run.machine.kind != "cpu" or step.value is None:
-        return step
-    return step.plus(modelled(ENGINE_STEP_SECONDS, 2.0, "the engine's own work"), step.source)
 
 
 def forecast_serving(run: Run, requests: int, prompt_tokens: int, output_tokens: int) -> Account:
@@ -56,8 +45,8 @@ def forecast_serving(run: Run, requests: int, prompt_tokens: int, output_tokens:
     how = (run.model, run.machine, run.recipe.precision)
     prefill = serving.prefill_seconds(*how, prompt_tokens, cut,
                                       job.prefix_hit_rate * prompt_tokens)
-    step = engine_step(serving.decode_seconds(
-        *how, batch, prompt_tokens + output_tokens // 2, cut, job.drafted_tokens), run)
+    step = serving.decode_seconds(*how, batch, prompt_tokens + output_tokens // 2, cut,
+                                  job.drafted_tokens)
     if job.drafted_tokens:
         step = step.scaled(1 / accepted_tokens(job.drafted_tokens, job.acceptance))
     seconds = _seconds(prefill, step, each, batch, output_tokens,
@@ -142,13 +131,19 @@ def engine(run: Run) -> Engine | None:
     if plain == (1, "same", "same", 0):
         return None
     wide = float(serving.element_bytes(run.recipe.precision))
-    stored = wide
+    stored, head = wide, HEAD_BYTES
     if job.weight_precision != "same":
-        stored = (cache.ELEMENT_BYTES[job.weight_precision]
-                  + cache.SCALE_BYTES[job.weight_precision])
+        name = job.weight_precision.removesuffix("-dynamic")
+        stored = cache.ELEMENT_BYTES[name] + cache.SCALE_BYTES[name]
+    kept = wide if job.cache_precision == "same" else 1.0
+    if machine.kind == "cpu":  # our own engine: the head is a byte a weight, four bits in 32s
+        kept += 2 / run.model.head_size if job.cache_precision == "int8" else 0.0
+        stored = OWN_BYTES.get(job.weight_precision, stored)
+        head = 1.0 if job.weight_precision in OWN_BYTES else wide
     return Engine(tp=job.tensor_parallel, dp=job.attention_parallel, ep=job.expert_parallel,
                   moe_tp=ranks // job.expert_parallel, dense_bytes=stored, expert_bytes=stored,
-                  cache_bytes=1.0 if job.cache_precision == "fp8" else wide,
+                  cache_bytes=kept,
+                  head_bytes=head, weights=job.weight_precision,
                   chunk_tokens=job.chunk_tokens or math.inf)
 
 

@@ -27,6 +27,7 @@ _LABELS = {
     ("joules_per_token", "training"): "a token trained",
     ("joules_per_token", "answer"): "a token answered",
     ("joules_per_token", "most"): "answered, at most",
+    ("joules_per_token", "device"): "a token answered, by sensors",
     ("usd", "development"): "experiments and failures", ("usd", "project"): "whole project",
     ("kwh", "project"): "whole project", ("kgco2e", "project"): "whole project",
     ("kgco2e", "market"): "market-based", ("litres", "water"): "consumed",

@@ -12,7 +12,7 @@ from curbcut.accounts.water import litres
 from curbcut.serve.engine.interface import Stats
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, measured, unknown
-from curbcut.spec.nouns import Run
+from curbcut.spec.nouns import Machine, Place, Run
 
 CLOCK, COUNTER = "the engine's clock", "the engine's counter"
 
@@ -31,33 +31,54 @@ def account(stats: Stats, seconds: float, *, run: Run | None = None,
     kwh = _sensed(joules, energy_source)
     found = Account(
         seconds=_seconds(stats, seconds),
-        tokens={"prompt": measured(stats.prompt_tokens, COUNTER),
-                "answer": measured(stats.answer_tokens, COUNTER)},
-        tokens_per_second={"prefill": _ratio(stats.prompt_tokens, stats.prefill_seconds),
+        tokens=_tokens(stats),
+        tokens_per_second={"prefill": _ratio(stats.prompt_tokens - stats.cached_tokens,
+                                             stats.prefill_seconds),
                            "decode": _ratio(stats.decode_tokens, stats.decode_seconds)},
         memory_bytes=_memory(stats, peak_bytes, peak_source),
         watts={"device": unknown(energy_source or "no energy sensor") if joules is None
                else _ratio(joules, seconds, "energy sensors over the clock")},
-        kwh=kwh)
+        kwh=kwh, joules_per_token=_sensed_joules(stats, joules, energy_source))
     if run is None:
         return found
-    modelled = modelled_kwh(run, busy, seconds - busy)
+    modelled = modelled_kwh(run.machine, run.place, busy, seconds - busy)
     total = found.seconds["total"]
     answered = stats.answer_tokens
     joules_each = (modelled["facility"].scaled(JOULES_PER_KWH / answered) if answered
                    else unknown("no token was answered"))
-    return replace(found, kwh_modelled=modelled, joules_per_token={"answer": joules_each},
+    return replace(found, kwh_modelled=modelled,
+                   joules_per_token={"answer": joules_each, **found.joules_per_token},
                    usd=money(run.machine, run.place, total, modelled["facility"]),
                    kgco2e=carbon(run.machine, run.place, total, modelled["facility"]),
                    litres=litres(run.place, modelled["facility"]))
 
 
-def modelled_kwh(run: Run, busy_seconds: float, idle_seconds: float) -> Mapping[str, Estimate]:
+def modelled_kwh(machine: Machine, place: Place, busy_seconds: float,
+                 idle_seconds: float) -> Mapping[str, Estimate]:
     """Watts x time at each boundary: while busy those of work, else the machine's idle ones."""
-    busy = energy(run.machine, run.place, measured(busy_seconds, CLOCK))
-    rest = idle(run.machine, run.place, measured(idle_seconds, CLOCK))
+    busy = energy(machine, place, measured(busy_seconds, CLOCK))
+    rest = idle(machine, place, measured(idle_seconds, CLOCK))
     return {kind: busy[kind].plus(rest[kind], f"{busy[kind].source}; idle at rest")
             for kind in busy}
+
+
+def _tokens(stats: Stats) -> Mapping[str, Estimate]:
+    """Tokens of prompts and answers; those that were remembered, guessed ahead and agreed to where
+    there were any.
+    """
+    found = {"prompt": stats.prompt_tokens, "answer": stats.answer_tokens}
+    found |= {kind: count for kind, count in (
+        ("cached", stats.cached_tokens), ("drafted", stats.drafted_tokens),
+        ("accepted", stats.accepted_tokens)) if count or (kind == "accepted"
+                                                          and stats.drafted_tokens)}
+    return {kind: measured(count, COUNTER) for kind, count in found.items()}
+
+
+def _sensed_joules(stats: Stats, joules: float | None, source: str) -> Mapping[str, Estimate]:
+    """All that sensors counted, idle time included, for each answer token; no line without one."""
+    if joules is None or not stats.answer_tokens:
+        return {}
+    return {"device": measured(joules / stats.answer_tokens, source or "energy sensors")}
 
 
 def _seconds(stats: Stats, seconds: float) -> Mapping[str, Estimate]:

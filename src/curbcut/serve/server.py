@@ -8,27 +8,35 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from curbcut.errors import CurbcutError, InputError, MissingExtra
+from curbcut.serve.books import book
+from curbcut.serve.engine.shelf import Shelf, plain_name, total
 from curbcut.serve.gateway.keys import Verify, check_exposure
 from curbcut.serve.gateway.limits import Limits
+from curbcut.serve.opening import Dtype, Way
 
 if TYPE_CHECKING:
     import uvicorn
 
     from curbcut.serve.api.flow import OnUse
-    from curbcut.serve.engine.interface import Stats
-    from curbcut.serve.engine.local import LocalEngine
+    from curbcut.serve.engine.interface import OnStep, Stats
+    from curbcut.serve.engine.models import Models
+    from curbcut.serve.metrics import Metrics
 
-Dtype = Literal["auto", "fp32", "bf16"]
 DRAIN_SECONDS = 30
 """How long running answers may take to end after the first signal."""
 _START_SECONDS = 30.0
+
+
+What = Path | Mapping[str, tuple[Path | None, Way]]
+"""What to serve: one folder, or several models by name with how each is served; the first is
+loaded at once, the others when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -38,43 +46,54 @@ class Session:
     url: str
     """Base URL, as in "http://127.0.0.1:8000"."""
     model: str
-    """Name under which the model is served."""
+    """Name under which the model is served; of several, the first."""
     stats: Callable[[], Stats]
-    """What the engine has done so far."""
+    """What the engines have done so far."""
+    models: Models
+    """All models, to be asked in this process."""
 
 
-def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, *, name: str = "",
-          dtype: Dtype = "auto", max_batch: int = 8, verify: Verify | None = None,
+def serve(what: What, host: str = "127.0.0.1", port: int = 8000, *, name: str = "",
+          dtype: Dtype = "auto", max_batch: int = 8, way: Way | None = None,
+          budget_bytes: int | None = None, verify: Verify | None = None,
           limits: Limits | None = None, on_use: OnUse | None = None,
+          on_step: OnStep | None = None, metrics: Metrics | None = None,
           on_ready: Callable[[Session], None] | None = None) -> Stats:
-    """Serves the model in `folder` until SIGTERM or SIGINT, then lets running answers end.
+    """Serves a folder's model (or several, in `budget_bytes` of memory) until SIGTERM or SIGINT,
+    then lets running answers end.
 
-    `verify` None means that there are no keys. Returns what the engine has done. Raises
-    InputError for an open address without keys, a port in use and a folder without a model.
+    `name` and `way` (default: one with `dtype` and `max_batch`) are of one folder. `verify` None
+    means that there are no keys. Returns what the engines have done. Raises InputError for an open
+    address without keys, a port in use and a folder without a model.
     """
+    limits = limits or Limits()
     with _listening(host, port, verify) as (listener, url), \
-            _engine(folder, dtype, max_batch, limits or Limits()) as engine:
-        session = Session(url, name or name_of(folder), engine.stats)
-        with _server(engine, session.model, verify, limits or Limits(), on_use,
+            _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
+                   limits, on_step) as shelf:
+        session = _session(url, shelf)
+        with _server(shelf, verify, limits, on_use, metrics,
                      on_ready=lambda: on_ready and on_ready(session)) as server, _signals(server):
             server.run(sockets=[listener])
-        return engine.stats()
+        return session.stats()
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, name: str = "", host: str = "127.0.0.1", port: int = 0,
-            dtype: Dtype = "auto", max_batch: int = 8, verify: Verify | None = None,
-            limits: Limits | None = None, on_use: OnUse | None = None) -> Iterator[Session]:
-    """Serves the model in `folder` on a thread while the `with` block runs; port 0 is a free one.
+def serving(what: What, *, name: str = "", host: str = "127.0.0.1", port: int = 0,
+            dtype: Dtype = "auto", max_batch: int = 8, way: Way | None = None,
+            budget_bytes: int | None = None, verify: Verify | None = None,
+            limits: Limits | None = None, on_use: OnUse | None = None,
+            on_step: OnStep | None = None,
+            metrics: Metrics | None = None) -> Iterator[Session]:
+    """Like `serve`, on a thread while the `with` block runs; port 0 is a free one.
 
     Raises what `serve` raises, and CurbcutError when the server does not come up.
     """
+    limits = limits or Limits()
     with _listening(host, port, verify) as (listener, url), \
-            _engine(folder, dtype, max_batch, limits or Limits()) as engine:
-        session = Session(url, name or name_of(folder), engine.stats)
+            _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
+                   limits, on_step) as shelf:
         ready = threading.Event()
-        with _server(engine, session.model, verify, limits or Limits(), on_use,
-                     on_ready=ready.set) as server:
+        with _server(shelf, verify, limits, on_use, metrics, on_ready=ready.set) as server:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]},
                                       name="curbcut-server", daemon=True)
             thread.start()
@@ -82,7 +101,7 @@ def serving(folder: Path, *, name: str = "", host: str = "127.0.0.1", port: int 
                 if not ready.wait(_START_SECONDS):
                     raise CurbcutError("the server did not start", where=url,
                                        mend="look at the log above")
-                yield session
+                yield _session(url, shelf)
             finally:
                 server.should_exit = True
                 thread.join()
@@ -141,40 +160,39 @@ def _next_free(host: str, port: int) -> int | None:
     return None
 
 
-@contextlib.contextmanager
-def _engine(folder: Path, dtype: Dtype, max_batch: int, limits: Limits) -> Iterator[LocalEngine]:
-    """The engine on the model of a folder, closed at the end."""
-    if max_batch < 1:
-        raise InputError(f"{max_batch} requests at once are none", where="--max-batch",
-                         mend="give at least 1")
-    try:
-        import torch
+def _ways(what: What, name: str, way: Way) -> Mapping[str, tuple[Path | None, Way]]:
+    return {name or name_of(what): (what, way)} if isinstance(what, Path) else what
 
-        from curbcut.model import weights
-        from curbcut.serve.engine import text
-        from curbcut.serve.engine.local import LocalEngine
-        from curbcut.serve.engine.runner import TorchRunner
+
+@contextlib.contextmanager
+def _shelf(ways: Mapping[str, tuple[Path | None, Way]], budget_bytes: int | None, limits: Limits,
+           on_step: OnStep | None) -> Iterator[Shelf]:
+    """All models on a shelf, the first of them in memory; closed at the end."""
+    if not ways:
+        raise InputError("there is no model to serve", where="serve", mend="name at least one")
+    try:
+        books = {name: book(folder, replace(way, max_waiting=limits.queue), on_step)
+                 for name, (folder, way) in ways.items()}
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    model, shape = weights.load(folder, dtype=wanted, device=device)
-    vocabulary = text.load(folder)
-    if vocabulary.size > shape.vocab:
-        raise InputError(f"the tokenizer has {vocabulary.size} tokens, the model {shape.vocab}",
-                         where=str(folder), mend="use the tokenizer that the model was trained on")
-    runner = TorchRunner(model.requires_grad_(False), max_batch * shape.context_tokens)
-    engine = LocalEngine(runner, vocabulary, max_batch=max_batch, max_waiting=limits.queue)
+    shelf = Shelf(books, budget_bytes)
     try:
-        yield engine
+        with shelf.hold(next(iter(books))):
+            pass
+        yield shelf
     finally:
-        engine.close()
+        shelf.close()
+
+
+def _session(url: str, shelf: Shelf) -> Session:
+    return Session(url, shelf.names()[0].name, lambda: total([*shelf.stats().values()]), shelf)
 
 
 @contextlib.contextmanager
-def _server(engine: LocalEngine, model: str, verify: Verify | None, limits: Limits,
-            on_use: OnUse | None, on_ready: Callable[[], object]) -> Iterator[uvicorn.Server]:
-    """The HTTP server of an engine, not yet running; all uses are told when the block ends."""
+def _server(models: Models, verify: Verify | None, limits: Limits, on_use: OnUse | None,
+            metrics: Metrics | None,
+            on_ready: Callable[[], object]) -> Iterator[uvicorn.Server]:
+    """The HTTP server of models, not yet running; all uses are told when the block ends."""
     try:
         import uvicorn
 
@@ -184,15 +202,19 @@ def _server(engine: LocalEngine, model: str, verify: Verify | None, limits: Limi
         raise MissingExtra(str(error.name), "serve") from None
 
     class Server(uvicorn.Server):
-        """Says when it answers."""
+        """Says when it answers; from the first signal on, takes no more requests."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             on_ready()
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            models.drain()
+            await super().shutdown(sockets)
+
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     uses = Uses(on_use)
-    app = build(engine, model, verify=verify, limits=limits, uses=uses)
+    app = build(models, verify=verify, limits=limits, uses=uses, metrics=metrics)
     try:
         yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
                                     timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -222,6 +244,6 @@ def _signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 def name_of(folder: Path) -> str:
-    """runs/NAME/model is NAME; any other folder goes by its own name."""
+    """runs/NAME/model is NAME; any other folder goes by its own name, as far as names may go."""
     folder = folder.resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
+    return plain_name(folder.parent.name if folder.name == "model" else folder.name)

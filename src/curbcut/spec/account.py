@@ -24,7 +24,7 @@ class Account:
     Kinds in use (a measurement uses the kinds of the forecast that it answers):
     seconds: total, and of training steps, data, evaluation, checkpoint, compile, other; of serving
         prefill, decode, idle, and the means ttft and tpot, which are no parts of the total
-    tokens: trained; prompt, answer    flops: model, hardware
+    tokens: trained; prompt, answer; of these cached, drafted, accepted    flops: model, hardware
     tokens_per_second: steps; prefill, decode; answers (asked for), most (that is served)
     mfu / hfu / goodput: run
     memory_bytes: parameters, gradients, optimiser, activations, logits, cache, overhead, peak;
@@ -32,7 +32,8 @@ class Account:
     watts: device, host; of serving under load server
     kwh: device, node, facility, project  (a sensor's, or a forecast's; null without a sensor)
     kwh_modelled: device, node, facility   (modelled watts x time; never called measured)
-    joules_per_token: training, answer; most (at the most that is served), all at the facility
+    joules_per_token: training, answer; most (at the most that is served), all at the facility;
+        device (an answer's, from a sensor)
     usd: rent, energy, ownership, staff, total; development (experiments and failed runs on top of
         the total), project (both)
     usd_ways: what the same run costs who pays in another way: on_demand, reserved_1y, reserved_3y,

@@ -202,8 +202,11 @@ _SERVING = (
         name="latent-attention", bottleneck="memory", field="model.attention",
         what="keys and values compressed to a latent (MLA)"),
     Method(
-        name="int8-weights", bottleneck="memory",
+        name="int8-weights", bottleneck="memory", field="serve.weight_precision",
         what="weights in 8 bits while decoding"),
+    Method(
+        name="int8-matmuls", bottleneck="compute", field="serve.weight_precision",
+        what="weights and activations in 8 bits, multiplied as such"),
     Method(
         name="int4-weights", bottleneck="memory", field="serve.weight_precision",
         what="weights in 4 bits while decoding"),

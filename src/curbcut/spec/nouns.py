@@ -77,8 +77,18 @@ class ModelShape:
     """Whether the head shares the embedding's weights."""
     qk_norm: bool = False
     """RMSNorm on each query and key head (Qwen3)."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have a bias (Qwen2)."""
     rope_theta: Rate = 10000.0
     """Base of the rotary positions."""
+    rope_factor: Rate = 1.0
+    """Rotary positions are stretched by this; 1 for not stretched."""
+    rope_low: Rate = 1.0
+    """Llama 3.1: waves that turn at most this often in `rope_original_tokens` are stretched."""
+    rope_high: Rate = 4.0
+    """Llama 3.1: waves that turn at least this often there are not; between, in part."""
+    rope_original_tokens: Count = 0
+    """Llama 3.1: the context before it was stretched; 0: all waves are stretched alike."""
     norm_eps: Rate = 1e-6
     """Epsilon of RMSNorm."""
 
@@ -112,7 +122,8 @@ class ModelShape:
         if self.attention == "mla":
             return self._mla_parameters()
         projections = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        return projections + (2 * self.head_size if self.qk_norm else 0)
+        biases = self.head_size * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
+        return projections + biases + (2 * self.head_size if self.qk_norm else 0)
 
     def _mla_parameters(self) -> int:
         queries = self.heads * self.key_size
@@ -148,7 +159,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All trainable parameters, without biases; a tied head counts once."""
+        """All trainable parameters, of biases only those of `qkv_bias`; a tied head counts once."""
         return self._parameters(self.experts + self.shared_experts)
 
     @property
@@ -369,9 +380,10 @@ class ServeJob:
     experts (attention data parallelism)."""
     expert_parallel: Positive = 1
     """Accelerators of one server over which experts are spread; the rest cut each expert."""
-    weight_precision: Literal["same", "fp8", "nvfp4", "int4"] = "same"
-    """What weights are stored in: "same" as they are computed in, or quantised."""
-    cache_precision: Literal["same", "fp8"] = "same"
+    weight_precision: Literal["same", "int8", "int8-dynamic", "int4", "fp8", "nvfp4"] = "same"
+    """What weights are stored in: "same" as they are computed in, or quantised. "int8-dynamic"
+    multiplies in 8 bits too, the others widen weights as they are read."""
+    cache_precision: Literal["same", "int8", "fp8"] = "same"
     """What keys and values are stored in."""
     prefix_hit_rate: Fraction = 0.0
     """Share of prompt tokens whose keys and values are kept from earlier prompts; below 1."""

@@ -8,13 +8,19 @@ from tokenizers import Tokenizer, decoders, models
 from curbcut.errors import DamagedFile, InputError
 from curbcut.serve.engine import text
 from curbcut.serve.engine.text import TextStream
+from pretend import END, byte_tokenizer
+
+VOCABULARY = text.Vocabulary(byte_tokenizer(), frozenset([259]), {}, None)
 
 
 class Bytes:
     """One token a byte."""
 
-    def decode(self, ids):
+    def decode(self, ids, special=False):
         return bytes(ids).decode(errors="replace")
+
+    def characters(self, special):
+        return None
 
 
 def stream(tokens, stop=()):
@@ -24,7 +30,7 @@ def stream(tokens, stop=()):
         pieces.append(out.add(token))
         if out.stopped:
             return pieces, True
-    return [*pieces, out.finish()], out.stopped
+    return [*pieces, out.finish()], out.stopped is not None
 
 
 @settings(max_examples=50)
@@ -56,12 +62,12 @@ def test_stop_texts_over_token_borders(wanted, stops):
 
 
 def test_stop_texts_inside_one_token():
-    class Chunks:
-        def decode(self, ids):
+    class Chunks(Bytes):
+        def decode(self, ids, special=False):
             return "".join(["xabc", "y"][i] for i in ids)
 
     out = TextStream(Chunks(), ("abc", "b"))
-    assert out.add(0) == "xa" and out.stopped
+    assert out.add(0) == "xa" and out.stopped == "b"
 
 
 def test_a_possible_stop_is_held_and_released():
@@ -83,12 +89,52 @@ def test_words_keep_their_spaces():
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="s"))
     tokenizer.decoder = decoders.Metaspace()
 
-    class Words:
-        def decode(self, ids):
+    class Words(Bytes):
+        def decode(self, ids, special=False):
             return tokenizer.decode(ids)
 
     out = TextStream(Words())
     assert "".join(out.add(t) for t in [0, 1, 2, 0]) + out.finish() == "the cats the"
+
+
+def test_a_stop_text_can_be_included_and_not_come_too_early():
+    out = TextStream(Bytes(), ("END",), include_stop=True)
+    assert "".join(out.add(b) for b in b"xENDy") == "xEND" and out.stopped == "END"
+    out = TextStream(Bytes(), ("ab",))
+    assert [out.add(b, may_stop=False) for b in b"aba"] == ["a", "b", "a"]
+    assert "".join(out.add(b) for b in b"b.ab.") == "b."  # what said "a" begins no stop text
+    assert out.stopped == "ab"
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 259), max_size=20), st.booleans())
+def test_joined_bytes_are_what_the_tokenizer_decodes(tokens, special):
+    """Also broken ones, special tokens, and any split into pieces."""
+    vocabulary = VOCABULARY
+    out = TextStream(vocabulary, special=special)
+    assert vocabulary.characters(special) is not None
+    said = "".join(out.add(token) for token in tokens) + out.finish()
+    assert said == vocabulary.decode(tokens, special)
+    joined = b"".join(vocabulary.bytes_of(token, special) for token in tokens)
+    assert joined.decode(errors="replace") == said
+
+
+def test_special_tokens_are_read_from_text_only_where_asked():
+    text_of_end = f"a{END}b"
+    plain, special = VOCABULARY.encode(text_of_end), VOCABULARY.encode(text_of_end, special=True)
+    assert 259 in special and 259 not in plain
+    assert VOCABULARY.decode(plain) == text_of_end and VOCABULARY.decode(special) == "ab"
+    assert VOCABULARY.decode(special, special=True) == text_of_end
+    assert VOCABULARY.encode(text_of_end) == plain
+    with pytest.raises(ValueError, match="surrogates"):
+        VOCABULARY.encode("\ud800")
+
+
+def test_bytes_are_not_told_where_they_depend_on_neighbours():
+    tokenizer = Tokenizer(models.WordLevel({"▁the": 0, "s": 1}, unk_token="s"))
+    tokenizer.decoder = decoders.Metaspace()
+    vocabulary = text.Vocabulary(tokenizer, frozenset(), {}, None)
+    assert vocabulary.bytes_of(0) is None and vocabulary.characters(False) is None
 
 
 def test_load_reads_ends_and_template(folder, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import ranks
@@ -40,3 +43,11 @@ def one_process(tiny_corpus):
 def test_methods_together_are_equal_to_one_process(name, tiny_corpus, one_process):
     many = ranks.trace(together(**TOGETHER[name]), tiny_corpus, STEPS)
     ranks.assert_equal(many, one_process)
+
+
+def test_biases_are_cut_staged_and_split_like_their_matrices(tiny_corpus):
+    plain = together(**TOGETHER["zero-bubble x tp"])
+    run = replace(plain, model=replace(plain.model, qkv_bias=True))
+    many, one = (ranks.trace(each, tiny_corpus, STEPS) for each in (run, ranks.alone(run)))
+    ranks.assert_equal(many, one)
+    assert np.abs(many.weights["model.layers.0.self_attn.q_proj.bias"]).max() > 0

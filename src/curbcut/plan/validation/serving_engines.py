@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from curbcut.physics.serving_passes import ChipRates, Engine
 from curbcut.plan.validation.cells import CannotExpress, Cells
@@ -116,6 +117,6 @@ def parallel(cells: Cells, model: ModelShape, base: Engine) -> Engine:
     dp = found.get("DEP", found.get("DP", 1.0))
     tp = found.get("TP", found.get("TEP", 1.0))
     ranks = tp * dp
-    split = {"ep": ranks, "moe_tp": 1.0} if "DEP" in found or "TEP" in found or "EP" in found \
-        else {"ep": 1.0, "moe_tp": ranks}
+    spread = "DEP" in found or "TEP" in found or "EP" in found
+    split: dict[str, Any] = {"ep": ranks if spread else 1.0, "moe_tp": 1.0 if spread else ranks}
     return replace(base, tp=tp, dp=dp, pp=found.get("PP", 1.0), **split)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from curbcut.errors import InputError
 from curbcut.physics.serving_passes import ChipRates, Engine
@@ -204,7 +205,7 @@ def _useless(cells: Cells, model: ModelShape) -> float:
     return meant if both or model.heads % meant else 0.0
 
 
-def _spread(model: ModelShape, ranks: float) -> dict[str, float]:
+def _spread(model: ModelShape, ranks: float) -> dict[str, Any]:
     return {"ep": ranks, "moe_tp": 1.0} if model.experts else {"ep": 1.0, "moe_tp": ranks}
 
 

@@ -3,7 +3,8 @@
 A page holds keys and values of `page_tokens` positions in all layers. Full pages are known by
 their tokens and the page before them, compared exactly, so that no collision can hand out
 another prompt's values; the first page stands behind a root of its own for each salt. A page that
-nobody holds stays remembered until its room is needed, the longest unused first.
+nobody holds stays remembered until its room is needed, the longest unused first, and the end of a
+sequence before its beginning: whatever is remembered can be reached from its root.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 Key = tuple[Hashable, tuple[int, ...]]
-"""What a full page is known by: the page before it (or a root), and its tokens."""
+"""What a full page is known by: what it stands behind (a root, or the page before it), and its
+tokens."""
 
 
 class Pages:
@@ -23,11 +25,15 @@ class Pages:
         self._holders = [0] * count
         self._keys: list[Key | None] = [None] * count
         self._by_key: dict[Key, int] = {}
-        self._serial = 0
         self._identity: list[int] = [0] * count
-        """Changes whenever a page is given new content, so that a child's key dies with it."""
+        """Changes whenever a page is given new content: no key outlives what it stands behind."""
+        self._serial = 0
         self._free: OrderedDict[int, None] = OrderedDict((page, None) for page in range(count))
-        """Pages that nobody holds, the longest unused first."""
+        """Pages that nobody holds, in the order in which they are given out."""
+        self.remembered = 0
+        """Pages that nobody holds and whose content is known."""
+        self.returns = 0
+        """Times that pages came back: who found no room need not ask again before."""
 
     @property
     def free(self) -> int:
@@ -35,24 +41,35 @@ class Pages:
         return len(self._free)
 
     @property
-    def remembered(self) -> int:
-        """Pages that nobody holds and whose content is known."""
-        return sum(self._keys[page] is not None for page in self._free)
+    def used(self) -> int:
+        """Pages that are held."""
+        return self.count - len(self._free)
 
-    def hold_known(self, tokens: Sequence[int], root: Hashable) -> list[int]:
-        """Holds the pages that have the beginning of `tokens`, as far as they are remembered."""
+    def find(self, tokens: Sequence[int], root: Hashable) -> tuple[list[int], Hashable]:
+        """Pages that have the beginning of `tokens`, as far as they are known, and what a next
+        one would stand behind. They are not held yet.
+        """
         found: list[int] = []
-        before: Hashable = root
-        size = self.page_tokens
+        link, size = root, self.page_tokens
         for start in range(0, len(tokens) - size + 1, size):
-            page = self._by_key.get((before, tuple(tokens[start: start + size])))
+            page = self._by_key.get((link, tuple(tokens[start: start + size])))
             if page is None:
                 break
             found.append(page)
-            before = self._identity[page]
-        for page in found:
-            self._hold(page)
-        return found
+            link = self._identity[page]
+        return found, link
+
+    def unheld(self, pages: Sequence[int]) -> int:
+        """How many of `pages` nobody holds yet."""
+        return sum(not self._holders[page] for page in pages)
+
+    def hold(self, pages: Sequence[int]) -> None:
+        """Holds pages that were just found."""
+        for page in pages:
+            if self._holders[page] == 0:
+                del self._free[page]
+                self.remembered -= 1
+            self._holders[page] += 1
 
     def take(self, count: int) -> list[int] | None:
         """New pages, or None where there are not so many."""
@@ -61,50 +78,55 @@ class Pages:
         taken = []
         for _ in range(count):
             page, _ = self._free.popitem(last=False)
-            self._forget(page)
+            key = self._keys[page]
+            if key is not None:
+                del self._by_key[key]
+                self._keys[page] = None
+                self.remembered -= 1
+            self._serial += 1
+            self._identity[page] = self._serial
             self._holders[page] = 1
             taken.append(page)
         return taken
 
-    def know(self, pages: Sequence[int], tokens: Sequence[int], root: Hashable) -> None:
-        """Remembers what full pages hold: all whole pages of `tokens`, which lie in `pages`."""
-        before: Hashable = root
-        size = self.page_tokens
-        for place in range(len(tokens) // size):
-            page = pages[place]
-            if self._keys[page] is None:
-                key = (before, tuple(tokens[place * size: (place + 1) * size]))
-                if key in self._by_key:  # another one has the same: this copy stays unknown
-                    before = self._identity[self._by_key[key]]
-                    continue
-                self._keys[page], self._by_key[key] = key, page
-            before = self._identity[page]
+    def know(self, pages: list[int], place: int, tokens: tuple[int, ...],
+             link: Hashable) -> Hashable:
+        """Remembers that the held page `pages[place]` holds `tokens` (a whole page of them) behind
+        `link`; returns what the next page stands behind. Where another page is known to hold the
+        same, it takes this one's place in `pages`, so that each content is there once.
+        """
+        key, page = (link, tokens), pages[place]
+        other = self._by_key.get(key)
+        if other is None:
+            self._keys[page], self._by_key[key] = key, page
+        elif other != page:
+            self.hold([other])
+            self.release([page])
+            pages[place] = page = other
+        return self._identity[page]
 
     def release(self, pages: Sequence[int]) -> None:
         """Gives pages back; the last ones of a sequence will be forgotten first."""
+        self.returns += 1
         for page in reversed(pages):
             self._holders[page] -= 1
             if self._holders[page] == 0:
                 self._free[page] = None
                 if self._keys[page] is None:
                     self._free.move_to_end(page, last=False)
+                else:
+                    self.remembered += 1
 
     def check(self) -> None:
         """Raises AssertionError where the books do not balance; for tests and idle moments."""
         held = sum(count > 0 for count in self._holders)
+        assert min(self._holders, default=0) >= 0, "a page was given back twice"
         assert held + len(self._free) == self.count, "pages are lost"
         assert all(self._holders[page] == 0 for page in self._free), "a free page is held"
         assert all(self._keys[page] == key for key, page in self._by_key.items()), "a stale key"
-
-    def _hold(self, page: int) -> None:
-        if self._holders[page] == 0:
-            del self._free[page]
-        self._holders[page] += 1
-
-    def _forget(self, page: int) -> None:
-        key = self._keys[page]
-        if key is not None:
-            del self._by_key[key]
-            self._keys[page] = None
-        self._serial += 1
-        self._identity[page] = self._serial
+        known = sum(key is not None for key in self._keys)
+        assert known == len(self._by_key), "a page is known twice"
+        assert self.remembered == sum(self._keys[page] is not None for page in self._free)
+        reached = {self._identity[page] for page in self._by_key.values()}
+        assert all(not isinstance(link, int) or link in reached for link, _ in self._by_key), \
+            "a page stands behind one that is forgotten"

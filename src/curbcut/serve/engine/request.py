@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from curbcut.serve.engine.interface import Asked, Deliver, Finish, Sampling
+from curbcut.serve.engine.interface import Asked, Deliver, Sampling, TokenOdds
 from curbcut.serve.engine.text import TextStream
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True, slots=True)
 class Request:
     """Tokens, how many of them the model has seen, and where their keys and values lie.
 
@@ -29,29 +27,33 @@ class Request:
     """Prompt, then answer."""
     prompt_tokens: int
     text: TextStream
-    source: torch.Generator
+    sampling: Sampling
+    """How its tokens are chosen: what was asked for."""
+    sampler: Any = None
+    """State of chance, penalties and grammar: what `sampler.begin` gave."""
+    running: bool = False
+    """Whether it holds pages and takes part in steps."""
     pages: list[int] = field(default_factory=list)
+    """Where keys and values lie. A page may become another one of equal content between steps."""
     computed: int = 0
     """Positions whose keys and values lie in `pages`."""
+    known: int = 0
+    """Of `pages`, how many are remembered under their tokens (see `Pages.know`)."""
+    link: Hashable = None
+    """What the next page will be known to stand behind."""
     cached: int = 0
-    """Of these, those that were remembered when it was first admitted."""
+    """Positions that were remembered when it was first admitted."""
     drafts: list[int] = field(default_factory=list)
     """Guessed tokens after `tokens`, to be checked by the next step."""
-    sampler: Any = None
-    """State of penalties and grammar, kept by `sampler`."""
-    odds: list[Any] = field(default_factory=list)
-    """Log-probabilities that no delta has told yet."""
+    odds: list[TokenOdds] = field(default_factory=list)
+    """Of tokens of the answer that no delta has told yet."""
+    prompt_odds: list[TokenOdds | None] = field(default_factory=list)
+    """Of the prompt's tokens, as its pieces are computed: `sampler.take` adds to it."""
     told: int = 0
     """Answer tokens that deltas have told."""
-    asked_seconds: float = field(default_factory=time.perf_counter)
-    newest_seconds: float = field(default_factory=time.perf_counter)
+    newest_seconds: float = 0.0
     """When its newest token came; at first, when it was taken in."""
-    finish: Finish | None = None
-
-    @property
-    def sampling(self) -> Sampling:
-        """How its tokens are chosen."""
-        return self.asked.sampling
+    ended: bool = False
 
     @property
     def answer(self) -> list[int]:
@@ -63,8 +65,23 @@ class Request:
         """How many they are."""
         return len(self.tokens) - self.prompt_tokens
 
+    @property
+    def missing(self) -> int:
+        """Tokens that the model has not seen: 1 while an answer goes on."""
+        return len(self.tokens) - self.computed
 
-@dataclass(frozen=True)
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among others: who is first goes first, who is last gives way."""
+        return self.asked.priority, self.ticket
+
+    @property
+    def root(self) -> Hashable:
+        """What its first page is known to stand behind: only equals share pages."""
+        return self.asked.salt, self.asked.adapter
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """One request's part of a step: positions `start` to `start + count` are computed, and of the
     last `wanted` of them the logits are wanted.
@@ -80,4 +97,11 @@ class Piece:
         """What is fed: known tokens, then drafts."""
         request, end = self.request, self.start + self.count
         known = request.tokens[self.start: end]
-        return known + request.drafts[: self.count - len(known)]
+        if len(known) < self.count:
+            known += request.drafts[: self.count - len(known)]
+        return known
+
+    @property
+    def last(self) -> bool:
+        """Whether it catches its request up, so that a next token is to be taken."""
+        return self.start + self.count >= len(self.request.tokens)

@@ -1,253 +1,181 @@
-"""The fields of OpenAI's two requests: read, refused, or accepted at the value that asks nothing.
+"""The fields that completions and chats have in common, as one table.
 
 A field that is known but does nothing here is accepted only at a value at which it would do
-nothing anywhere. So no answer ever differs in silence from what was asked for.
+nothing anywhere. So no answer ever differs in silence from what was asked for. Fields that OpenAI
+does not have go by the names that vLLM and its users have for them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from curbcut.errors import nearest
+from curbcut.serve.engine.interface import Sampling
+from curbcut.serve.gateway import formats
 from curbcut.serve.gateway.limits import Limits
-from curbcut.serve.gateway.refusal import Refused
+from curbcut.serve.gateway.table import Field, flag, inner, number, only, text, whole, wrong
 
-_ROLES = ("system", "developer", "user", "assistant")
-_NOTHING: tuple[Any, ...] = (None, [], {})
-
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "n": (None, 1), "logprobs": (None, False), "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0), "logit_bias": _NOTHING, "metadata": _NOTHING,
-    "store": (None, False), "service_tier": (None, "auto", "default"),
-}
-"""Fields of both requests that are accepted at these values only."""
-NEUTRAL_COMPLETION: Mapping[str, tuple[Any, ...]] = {
-    "best_of": (None, 1), "echo": (None, False), "suffix": (None, ""),
-}
-NEUTRAL_CHAT: Mapping[str, tuple[Any, ...]] = {
-    "top_logprobs": (None, 0), "tools": _NOTHING, "tool_choice": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False), "functions": _NOTHING,
-    "function_call": (None, "none", "auto"), "response_format": (None, {"type": "text"}),
-    "modalities": (None, ["text"]), "audio": (None,), "prediction": (None,),
-    "web_search_options": (None,), "reasoning_effort": (None, "none"),
-    "verbosity": (None, "medium"), "moderation": (None,),
-}
-LABELS = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
-"""Fields that name the asker or a cache, and never change an answer: any text will do."""
-_READ = ("model", "stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop")
+_EPSILON = 1e-9
+"""`top_p` 0 means the likeliest token alone, which the smallest share means too."""
+_PAST_64_BITS = 2**63
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What both requests ask for."""
-
-    model: str
-    stream: bool = False
-    include_usage: bool = False
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion(Ask):
-    """A text to go on with."""
-
-    prompt: str | tuple[int, ...] = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chat(Ask):
-    """A conversation to answer in."""
-
-    messages: tuple[Mapping[str, str], ...] = field(default=())
-
-
-def read_json(body: bytes) -> Mapping[str, Any]:
-    """The body as a JSON object; raises Refused (400)."""
-    try:
-        content = json.loads(body.decode(), parse_constant=_no_constant)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
-        raise Refused(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
-    if not isinstance(content, dict):
-        raise Refused(400, "The body must be a JSON object.", code="invalid_json")
-    return content
-
-
-def completion(body: Mapping[str, Any], limits: Limits) -> Completion:
-    """Reads the body of /v1/completions; raises Refused (400) naming the field."""
-    _check_names(body, ("prompt", *_READ), {**NEUTRAL, **NEUTRAL_COMPLETION})
-    prompt = _prompt(body.get("prompt"))
-    if isinstance(prompt, str):
-        _check_length(len(prompt), limits, "prompt")
-    default = 16  # OpenAI's
-    limit = _max_tokens(body, "max_tokens", limits)
-    return Completion(prompt=prompt, max_tokens=default if limit is None else limit,
-                      **_common(body, limits))
-
-
-def chat(body: Mapping[str, Any], limits: Limits) -> Chat:
-    """Reads the body of /v1/chat/completions; raises Refused (400) naming the field."""
-    _check_names(body, ("messages", "max_completion_tokens", *_READ), {**NEUTRAL, **NEUTRAL_CHAT})
-    newer, older = (_max_tokens(body, name, limits)
-                    for name in ("max_completion_tokens", "max_tokens"))
-    if newer is not None and older is not None and newer != older:
-        raise _wrong("max_tokens", "it differs from max_completion_tokens: give one of them")
-    return Chat(messages=_messages(body.get("messages"), limits),
-                max_tokens=older if newer is None else newer, **_common(body, limits))
-
-
-def _common(body: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise _wrong("model", "it must name a model, as GET /v1/models lists them")
-    stream = _of_type(body, "stream", bool, False)
-    options = _of_type(body, "stream_options", dict, {})
-    if options and not stream:
-        raise _wrong("stream_options", "it is only allowed with stream = true")
-    _check_names(options, ("include_usage",), {"include_obfuscation": (None, False)},
-                 "stream_options.")
-    return {
-        "model": model, "stream": stream,
-        "include_usage": _of_type(options, "include_usage", bool, False, "stream_options."),
-        "temperature": _number(body, "temperature", 1.0, lambda x: 0 <= x <= 2, "from 0 to 2"),
-        "top_p": _number(body, "top_p", 1.0, lambda x: 0 < x <= 1, "above 0, up to 1"),
-        "seed": _seed(body), "stop": _stop(body.get("stop"), limits),
-    }
-
-
-def _check_names(body: Mapping[str, Any], read: tuple[str, ...],
-                 neutral: Mapping[str, tuple[Any, ...]], prefix: str = "") -> None:
-    for name, value in body.items():
-        if name in neutral:
-            if not any(_same(value, accepted) for accepted in neutral[name]):
-                shown = " or ".join(json.dumps(v) for v in neutral[name] if v is not None)
-                raise Refused(400, f"{prefix}{name} is not supported here, other than at "
-                                   f"{shown or 'null'}.", param=prefix + name,
-                              code="unsupported_parameter")
-        elif name in LABELS and not prefix:
-            if value is not None and not isinstance(value, str):
-                raise _wrong(name, "it must be text")
-        elif name not in read:
-            close = nearest(name, (*read, *neutral))
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise Refused(400, f"Unknown field: {(prefix + name)[:100]}.{hint}",
-                          param=(prefix + name)[:100], code="unknown_parameter")
-
-
-def _same(value: Any, accepted: Any) -> bool:
-    """Equality that keeps True from being 1; 0 and 0.0 are one."""
-    return isinstance(value, bool) == isinstance(accepted, bool) and bool(value == accepted)
-
-
-def _wrong(name: str, why: str) -> Refused:
-    return Refused(400, f"Invalid {name}: {why}.", param=name, code="invalid_value")
-
-
-def _of_type(body: Mapping[str, Any], name: str, kind: type, default: Any, prefix: str = "") -> Any:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise _wrong(prefix + name, f"it must be a JSON {_JSON_NAMES[kind]}")
-    return value
-
-
-_JSON_NAMES: Mapping[type, str] = {bool: "boolean", dict: "object", int: "integer"}
-
-
-def _number(body: Mapping[str, Any], name: str, default: float, fits: Callable[[float], bool],
-            span: str) -> float:
-    value = body.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
-        raise _wrong(name, f"it must be a number {span}")
-    return float(value)
-
-
-def _seed(body: Mapping[str, Any]) -> int | None:
-    value = body.get("seed")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not -2**63 <= value < 2**63:
-        raise _wrong("seed", "it must be a whole number of 64 bits")
-    return value
-
-
-def _max_tokens(body: Mapping[str, Any], name: str, limits: Limits) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _wrong(name, "it must be a whole number of at least 1")
-    if value > limits.answer_tokens:
-        raise _wrong(name, f"it must be at most {limits.answer_tokens}")
-    return value
-
-
-def _stop(value: Any, limits: Limits) -> tuple[str, ...]:
-    if value is None:
-        return ()
+def _stop(value: Any, name: str, limits: Limits) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if (not isinstance(texts, list) or len(texts) > limits.stop_texts
             or not all(isinstance(t, str) and 0 < len(t) <= limits.stop_characters
                        for t in texts)):
-        raise _wrong("stop", f"it must be a text, or up to {limits.stop_texts} of them, each of "
-                             f"1 to {limits.stop_characters} characters")
+        raise wrong(name, f"it must be a text, or up to {limits.stop_texts} of them, each of "
+                          f"1 to {limits.stop_characters} characters")
     return tuple(texts)
 
 
-def _prompt(value: Any) -> str | tuple[int, ...]:
-    """A text, or tokens; a list of exactly one of these is that one."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        value = value[0]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(type(token) is int for token in value):
-        return tuple(value)
-    raise _wrong("prompt", "it must be one text, or one list of tokens (several prompts in one "
-                           "request are not supported: send several requests)")
+def _stop_tokens(value: Any, name: str, limits: Limits) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > limits.stop_tokens \
+            or not all(type(token) is int and token >= 0 for token in value):
+        raise wrong(name, f"it must be a list of up to {limits.stop_tokens} tokens")
+    return tuple(value)
 
 
-def _messages(value: Any, limits: Limits) -> tuple[Mapping[str, str], ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= limits.messages:
-        raise _wrong("messages", f"it must be a list of 1 to {limits.messages} messages")
-    messages = tuple(_message(item, f"messages[{i}]") for i, item in enumerate(value))
-    _check_length(sum(len(m["content"]) for m in messages), limits, "messages")
-    return messages
+def _logit_bias(value: Any, name: str, limits: Limits) -> Mapping[int, float]:
+    if not isinstance(value, dict) or len(value) > limits.biased_tokens:
+        raise wrong(name, f"it must be an object of up to {limits.biased_tokens} tokens")
+    biases = {}
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 12):
+            raise wrong(name, f"{token[:40]!r} is no token")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise wrong(name, "a bias must be a number from -100 to 100")
+        biases[int(token)] = float(bias)
+    return biases
 
 
-def _message(item: Any, place: str) -> Mapping[str, str]:
-    if not isinstance(item, dict):
-        raise _wrong(place, "it must be an object with role and content")
-    _check_names(item, ("role", "content"), {"name": (None,), "refusal": (None,),
-                 "tool_calls": _NOTHING, "function_call": (None,), "audio": (None,)}, f"{place}.")
-    if item.get("role") not in _ROLES:
-        raise _wrong(f"{place}.role", f"it must be one of {', '.join(_ROLES)}")
-    content = item.get("content")
-    if isinstance(content, list):
-        if not all(isinstance(p, dict) and p.get("type") == "text"
-                   and isinstance(p.get("text"), str) for p in content):
-            raise _wrong(f"{place}.content", "only parts of type text are supported")
-        content = "".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        raise _wrong(f"{place}.content", "it must be text")
-    return {"role": str(item["role"]), "content": content}
+def _metadata(value: Any, name: str, _limits: Limits) -> Mapping[str, str]:
+    if not isinstance(value, dict) or len(value) > 16 or not all(
+            len(key) <= 64 and isinstance(word, str) and len(word) <= 512
+            for key, word in value.items()):
+        raise wrong(name, "it must be up to 16 pairs of text, of 64 and 512 characters")
+    return value
 
 
-def _check_length(characters: int, limits: Limits, name: str) -> None:
-    if characters > limits.prompt_characters:
-        raise Refused(400, f"{name} has {characters} characters; at most "
-                           f"{limits.prompt_characters} are read.", param=name,
-                      code="string_above_max_length")
+def _truncate(value: Any, name: str, limits: Limits) -> int | None:
+    kept: int = whole(-1, 2**31 - 1).read(value, name, limits)
+    if kept == 0:
+        raise wrong(name, "it must be at least 1, or -1 for what the context holds")
+    return kept
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+METADATA = Field(_metadata, {"type": "object", "maxProperties": 16, "additionalProperties":
+                             {"type": "string", "maxLength": 512}})
+MODEL = text(10_000)
+LABELS: Mapping[str, Field] = {name: text() for name in (
+    "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "request_id")}
+"""Fields that name the asker or a cache, and never change an answer: any text will do."""
+
+ROUTING: Mapping[str, Field] = {
+    "model": MODEL,
+    "priority": whole(-2**31, 2**31 - 1, 0),
+    "cache_salt": text(256, shortest=1),
+    "service_tier": only("auto", "default"),
+    **LABELS,
+}
+"""Which model, and when."""
+
+CHOOSING: Mapping[str, Field] = {
+    "temperature": number(0, 2, 1.0),
+    "top_p": number(0, 1, 1.0),
+    "top_k": whole(-1, 2**31 - 1, 0),
+    "min_p": number(0, 1, 0.0),
+    "presence_penalty": number(-2, 2, 0.0),
+    "frequency_penalty": number(-2, 2, 0.0),
+    "repetition_penalty": number(0, 10, 1.0, above=True),
+    "logit_bias": Field(_logit_bias, {
+        "type": "object", "propertyNames": {"pattern": "^[0-9]{1,11}$"},
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}),
+    "seed": whole(-_PAST_64_BITS, _PAST_64_BITS - 1),
+    "min_tokens": whole(0, 2**31 - 1, 0),
+    "ignore_eos": flag(),
+    "stop": Field(_stop, {"anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "maxItems": 4, "items": {"type": "string", "minLength": 1}}]}, ()),
+    "stop_token_ids": Field(_stop_tokens, {
+        "type": "array", "items": {"type": "integer", "minimum": 0}}, ()),
+    "include_stop_str_in_output": flag(),
+    "skip_special_tokens": flag(True),
+    "spaces_between_special_tokens": only(True),
+    "prompt_logprobs": whole(0, 20),
+    "use_beam_search": only(False), "length_penalty": only(1.0), "early_stopping": only(False),
+    **formats.TABLE,
+}
+"""How tokens are chosen, and where the answer ends."""
+
+COMMON: Mapping[str, Field] = {
+    **ROUTING, **CHOOSING,
+    "stream": flag(),
+    "stream_options": inner({"include_usage": flag(), "continuous_usage_stats": flag(),
+                             "include_obfuscation": only(False)}),
+    "metadata": METADATA, "store": only(False),
+    "n": whole(1, 128, 1),
+    "return_token_ids": flag(),
+    "return_tokens_as_token_ids": flag(),
+    "truncate_prompt_tokens": Field(_truncate, {"type": "integer", "minimum": -1}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What completions and chats both ask for."""
+
+    model: str | None
+    """None for the only model there is."""
+    sampling: Sampling
+    """With `max_tokens` as far as it is known."""
+    max_tokens: int | None = None
+    """None for what the context leaves."""
+    stream: bool = False
+    include_usage: bool = False
+    running_usage: bool = False
+    """Whether each chunk tells the counts so far."""
+    n: int = 1
+    salt: str = ""
+    priority: int = 0
+    return_ids: bool = False
+    """Whether the answer has the tokens beside their text."""
+    tokens_as_ids: bool = False
+    """Whether log-probabilities name tokens by number, as in "token_id:7"."""
+    truncate: int | None = None
+    """Only so many last tokens of the prompt are read; -1 for as many as fit."""
+
+
+def common(taken: Mapping[str, Any], max_tokens: int | None,
+           logprobs: int | None) -> dict[str, Any]:
+    """The fields of `Ask` from those of `COMMON`; raises Refused (400)."""
+    options = taken["stream_options"] or {}
+    if options and not taken["stream"]:
+        raise wrong("stream_options", "it is only allowed with stream = true")
+    if max_tokens is not None and taken["min_tokens"] > max_tokens:
+        raise wrong("min_tokens", f"it is more than the {max_tokens} tokens of the answer")
+    return {
+        "model": taken["model"], "stream": taken["stream"], "max_tokens": max_tokens,
+        "include_usage": options.get("include_usage", False),
+        "running_usage": options.get("continuous_usage_stats", False),
+        "sampling": sampling(taken, max_tokens or 1, logprobs), "n": taken["n"],
+        "salt": taken["cache_salt"] or "", "priority": taken["priority"],
+        "return_ids": taken["return_token_ids"], "truncate": taken["truncate_prompt_tokens"],
+        "tokens_as_ids": taken["return_tokens_as_token_ids"],
+    }
+
+
+def sampling(taken: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> Sampling:
+    """How tokens are chosen, from the fields of `CHOOSING`; raises Refused (400)."""
+    return Sampling(
+        max_tokens=max_tokens, min_tokens=taken["min_tokens"], temperature=taken["temperature"],
+        top_p=max(taken["top_p"], _EPSILON), top_k=max(taken["top_k"], 0), min_p=taken["min_p"],
+        presence_penalty=taken["presence_penalty"],
+        frequency_penalty=taken["frequency_penalty"],
+        repetition_penalty=taken["repetition_penalty"], logit_bias=taken["logit_bias"] or {},
+        seed=taken["seed"], stop=taken["stop"], stop_tokens=taken["stop_token_ids"],
+        include_stop=taken["include_stop_str_in_output"], ignore_end=taken["ignore_eos"],
+        special_text=not taken["skip_special_tokens"], logprobs=logprobs,
+        prompt_logprobs=taken["prompt_logprobs"], grammar=formats.grammar_of(taken))

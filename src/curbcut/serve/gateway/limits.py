@@ -16,13 +16,27 @@ class Limits:
     """Bytes of a request's body."""
     prompt_characters: int = 400_000
     """Characters of a prompt, or of all messages together."""
-    messages: int = 256
+    messages: int = 2048
     """Messages of a chat."""
+    prompts: int = 256
+    """Prompts of a completion, texts of embeddings."""
+    answers: int = 128
+    """Answers of one request: prompts times `n` or `best_of`."""
+    tools: int = 128
+    """Tools of a chat (as OpenAI has it)."""
     stop_texts: int = 4
     """Stop texts of a request (as OpenAI has it)."""
     stop_characters: int = 256
     """Characters of a stop text."""
-    answer_tokens: int = 4096
+    stop_tokens: int = 256
+    """Stop tokens of a request."""
+    biased_tokens: int = 1024
+    """Entries of logit_bias."""
+    choices: int = 1024
+    """Texts of guided_choice."""
+    grammar_characters: int = 65_536
+    """Characters of a JSON schema, expression or grammar."""
+    answer_tokens: int = 131_072
     """Tokens of an answer."""
     queue: int = 64
     """Requests that wait while all rows are taken; the next one gets a 429."""
@@ -47,9 +61,9 @@ def room_for_answer(prompt: Sequence[int], max_tokens: int | None, context_token
     return wanted
 
 
-def check_known(prompt: Sequence[int], vocabulary: int, param: str) -> None:
+def check_known(tokens: Sequence[int], vocabulary: int, param: str) -> None:
     """Raises Refused (400) for a token that the model does not have."""
-    for token in prompt:
-        if not 0 <= token < vocabulary:
-            raise Refused(400, f"Token {token} is not between 0 and {vocabulary - 1}.",
-                          param=param, code="invalid_value")
+    if tokens and not (min(tokens) >= 0 and max(tokens) < vocabulary):
+        wrong = next(token for token in tokens if not 0 <= token < vocabulary)
+        raise Refused(400, f"Token {str(wrong)[:40]} is not between 0 and {vocabulary - 1}.",
+                      param=param, code="invalid_value")

@@ -5,11 +5,12 @@
     403  invalid_request_error   a page of another site, while no keys are needed
     404  invalid_request_error   no such path or model
     405  invalid_request_error   the path takes another method
+    408  invalid_request_error   the body did not come in time
     413  invalid_request_error   the body is too large
-    415  invalid_request_error   the body is not declared as JSON
+    415  invalid_request_error   the body is not declared as JSON, or compressed
     429  rate_limit_error        the queue is full; Retry-After says when to come again
     500  server_error            the engine failed on it
-    503  server_error            shutting down
+    503  server_error            shutting down, or no memory for the model now
 """
 
 from __future__ import annotations

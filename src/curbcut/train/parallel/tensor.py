@@ -76,15 +76,15 @@ class _Axis:
 
     def split(self, module: nn.Module, placement: Placement, *, summed: bool = False,
               rows: slice | None = None) -> None:
-        """Makes the weight of `module` a DTensor of which its own forward sees the local part.
+        """Makes weight and bias of `module` DTensors of which its own forward sees the local part.
 
         `summed`: each rank makes a part of a whole weight's gradient, and they are added up.
-        `rows`: what is used of a whole weight.
+        `rows`: what is used of a whole weight. A bias is cut like the rows of its weight.
         """
-        weight = distribute_tensor(module.weight.detach(), self.mesh,  # type: ignore[operator]
-                                   [placement], src_data_rank=None)
+        for name, whole in list(module.named_parameters(recurse=False)):
+            part = distribute_tensor(whole.detach(), self.mesh, [placement], src_data_rank=None)
+            module._parameters[name] = nn.Parameter(part)
         module.__class__ = _with_local_weight(type(module))  # type: ignore[arg-type]
-        module._parameters["weight"] = nn.Parameter(weight)
         module.summed_over = self.group if summed else ""  # type: ignore[assignment]
         module.used_rows = rows  # type: ignore[assignment]
 
@@ -102,19 +102,27 @@ class _Axis:
 
 
 class _LocalWeight(nn.Module):
-    """A module whose parameter `weight` is a DTensor and whose forward meets its local part."""
+    """A module whose parameters are DTensors and whose forward meets their local parts."""
 
     summed_over: str
     used_rows: slice | None
 
     @property
     def weight(self) -> Tensor:
+        """The weight's local part: see `_mine`."""
+        weight = self._mine("weight")
+        assert weight is not None
+        return weight
+
+    def _mine(self, name: str) -> Tensor | None:
         """The local part, as a plain tensor that leads gradients back to the parameter.
 
         The parameter itself while data parallelism has taken it apart further: nothing computes
         with it then, and what handles it must see it as it is.
         """
-        kept = self._parameters["weight"]
+        kept = self._parameters[name]
+        if kept is None:
+            return None
         assert isinstance(kept, DTensor)
         if kept.device_mesh.ndim > 1:
             return kept
@@ -122,6 +130,15 @@ class _LocalWeight(nn.Module):
         if self.summed_over:
             mine = collectives.sum_gradient(mine, self.summed_over)
         return mine if self.used_rows is None else mine[self.used_rows]
+
+
+class _LocalLinear(_LocalWeight):
+    """A linear map with or without a bias."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias's local part: see `_mine`."""
+        return self._mine("bias")
 
 
 class _LocalEmbedding(_LocalWeight):
@@ -139,8 +156,9 @@ class _LocalEmbedding(_LocalWeight):
 
 @functools.cache
 def _with_local_weight(kind: type[nn.Module]) -> type[nn.Module]:
-    """`kind` with `weight` as a property; parameters keep their names."""
-    first = _LocalEmbedding if issubclass(kind, nn.Embedding) else _LocalWeight
+    """`kind` with its parameters as properties; they keep their names."""
+    first = (_LocalEmbedding if issubclass(kind, nn.Embedding) else
+             _LocalLinear if issubclass(kind, nn.Linear) else _LocalWeight)
     return type(f"Local{kind.__name__}", (first, kind), {})
 
 

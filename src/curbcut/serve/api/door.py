@@ -1,0 +1,102 @@
+"""What stands before every route: who asks, how large the body is, how refusals are written."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from curbcut.serve.gateway.body import read_json
+from curbcut.serve.gateway.keys import Verify, check_origin, identify
+from curbcut.serve.gateway.limits import Limits
+from curbcut.serve.gateway.refusal import Refused
+
+OPEN_PATHS = frozenset(("/health", "/ping", "/version"))
+"""Paths that tell nothing, and ask for no key."""
+BODY_SECONDS = 30.0
+"""How long a client may take to send its body."""
+_KNOWN_SECONDS = 2.0
+"""A key that was good is asked about again after so long."""
+
+
+class Door:
+    """Lets no request through to any path, known or not, before it is known who asks.
+
+    It decides on the path that the routes see, and closes where it does not know.
+    """
+
+    def __init__(self, app: ASGIApp, verify: Verify | None) -> None:
+        self._app, self._verify = app, verify
+        self._known: dict[bytes, tuple[float, str | None]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                scope["curbcut.key"] = await self._who(Request(scope))
+            except Refused as refused:
+                await refusal(refused)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _who(self, request: Request) -> str | None:
+        given = request.headers.getlist("authorization")
+        check_origin(request.headers.get("host"), request.headers.get("origin"), self._verify)
+        if self._verify is None:
+            return None
+        if len(given) > 1:
+            raise Refused(401, "There are two Authorization headers.", code="invalid_api_key")
+        secret = given[0] if given else None
+        digest = hashlib.sha256((secret or "").encode("utf-8", "surrogateescape")).digest()
+        now = time.monotonic()
+        until, name = self._known.get(digest, (0.0, None))
+        if until < now:
+            name = await asyncio.to_thread(identify, secret, self._verify)
+            if len(self._known) > 1000:
+                self._known.clear()
+            self._known[digest] = (now + _KNOWN_SECONDS, name)
+        return name
+
+
+async def read(request: Request, limits: Limits) -> Mapping[str, Any]:
+    """The body as a JSON object; stops reading (413) as soon as it is too large.
+
+    A compressed body is refused (415): a few bytes of it may be a gigabyte.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    if kind != "application/json":
+        raise Refused(415, "Send the body as Content-Type: application/json.",
+                      code="unsupported_media_type")
+    coding = request.headers.get("content-encoding", "identity").strip().casefold()
+    if coding not in ("", "identity"):
+        raise Refused(415, "Send the body without Content-Encoding.",
+                      code="unsupported_content_encoding")
+    too_large = Refused(413, f"The body is larger than {limits.body_bytes} bytes.",
+                        code="body_too_large")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limits.body_bytes):
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, f"The body did not come within {BODY_SECONDS:g} s.",
+                      code="request_timeout") from None
+    return read_json(bytes(body))
+
+
+def refusal(refused: Refused) -> Response:
+    """A refusal as an answer."""
+    # after a refusal the body may be half unread: the connection cannot be used again
+    late = {"Connection": "close"} if refused.status in (408, 413) else {}
+    return JSONResponse(refused.body, refused.status, headers=refused.headers | late)

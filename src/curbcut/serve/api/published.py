@@ -1,0 +1,57 @@
+"""GET /openapi.json: every route and field, from the tables that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from curbcut import __version__
+from curbcut.serve.gateway import chat, completion, embeddings, responses, tokens
+from curbcut.serve.gateway.table import Table, schema_of
+
+BODIES: Mapping[str, Table] = {
+    "/v1/completions": completion.TABLE, "/v1/chat/completions": chat.TABLE,
+    "/v1/embeddings": embeddings.TABLE, "/v1/responses": responses.TABLE,
+    "/tokenize": tokens.TOKENISE, "/detokenize": tokens.DETOKENISE,
+}
+"""The routes that read a body, and their fields."""
+_GETS = ("/v1/models", "/health", "/ping", "/version", "/metrics")
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
+    "type": "object", "required": ["message", "type", "param", "code"], "properties": {
+        "message": {"type": "string"}, "type": {"type": "string"},
+        "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}}}}
+
+
+def document(models: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI document (3.1) of a server that has `models`."""
+    paths: dict[str, Any] = {path: {"post": {
+        "operationId": path.strip("/").replace("/", "_"),
+        "requestBody": {"required": True, "content": {
+            "application/json": {"schema": _body(table, models)}}},
+        "responses": _answers("application/json", "text/event-stream")}}
+        for path, table in BODIES.items()}
+    for path in _GETS:
+        paths[path] = {"get": {"operationId": f"get{path.replace('/', '_')}",
+                               "responses": _answers("application/json", "text/plain")}}
+    paths["/v1/models/{model}"] = {"get": {
+        "operationId": "get_model", "responses": _answers("application/json"), "parameters": [{
+            "name": "model", "in": "path", "required": True,
+            "schema": {"type": "string", "pattern": "^[a-z0-9._:-]{1,129}$"}}]}}
+    return {"openapi": "3.1.0", "info": {"title": "Curbcut", "version": __version__},
+            "components": {"schemas": {"Error": _ERROR}, "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"}}},
+            "security": [{}, {"key": []}], "paths": paths}
+
+
+def _body(table: Table, models: Sequence[str]) -> Mapping[str, Any]:
+    schema = schema_of(table)
+    return {**schema, "properties": {**schema["properties"], "model": {
+        "type": ["string", "null"], "enum": [*models, None]}}}
+
+
+def _answers(*kinds: str) -> dict[str, Any]:
+    refused = {"description": "refused", "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    return {"200": {"description": "served", "content": {kind: {} for kind in kinds}},
+            **{str(status): refused for status in (
+                400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503)}}
