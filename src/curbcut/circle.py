@@ -470,6 +470,8 @@ def tell(settled: Settled, measured: Account, console: Console) -> None:
     print_learned(settled.resolved.run, _learned(settled), console)
     name = settled.resolved.run.name
     for command, why in ((f"curbcut serve {name}", "serve it, OpenAI-compatible"),
+                         (f"curbcut chat {name}", "write with it, here in the terminal"),
+                         (f"curbcut bench {name}", "what users meet under load"),
                          (f"curbcut report {name}", "this table again, and serving's"),
                          ("curbcut go --name next", "a second run: this one corrects its plan")):
         console.print(f"  {command:<24} {why}", highlight=False)

@@ -97,10 +97,20 @@ def test_a_file_that_is_missing_or_cannot_be_written(capsys, tmp_path):
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_run_is_priced_by_its_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert main([*FLEET, "--write", "runs/mine/run.toml", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert main(["plan", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == written.keys()
+    assert main(["plan", "yours"]) == 2
+
+
 def test_a_plan_imports_neither_torch_nor_what_printing_needs():
     code = ("import sys; from curbcut.cli.main import main; "
             "main(['plan', '--on', '8xH100', '--tokens', '1B', '--json']); "
             "print(sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for heavy in ("torch", "rich", "sqlalchemy", "numpy", "pyarrow", "tokenizers", "fastapi"):
+    for heavy in ("torch", "rich", "sqlalchemy", "numpy", "pyarrow", "tokenizers", "starlette"):
         assert f"'{heavy}'" not in done.stderr

@@ -159,3 +159,22 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         "made/kubernetes.yaml", "made/ray.yaml", "made/compose.yaml"]
     assert main(["manifest", "eigth", "--to", "ray"]) == 2
     assert "did you mean 'eight'" in capsys.readouterr().err
+
+
+def test_what_the_plan_chooses_for_vllm_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eight.toml").write_text(
+        'name = "eight"\n[model]\npreset = "qwen3-8b"\n[machine]\nname = "1xH100"\n'
+        '[serve]\nweight_precision = "int8"\nttft_seconds = 2.0\ntpot_seconds = 0.05\n')
+    verb = ["manifest", "eight.toml", "--to", "kubernetes"]
+    assert main(verb) == 2  # as the file says: vLLM has no such weights here
+    assert "int8" in capsys.readouterr().err
+    assert main([*verb, "--objective", "auto"]) == 0
+    said = capsys.readouterr().err
+    assert "by vLLM" in said and "never measured" in said  # fp8 would be cheaper
+    assert "--quantization" not in (tmp_path / "kubernetes.yaml").read_text()
+    assert main([*verb, "--objective", "loss=any"]) == 0
+    assert "nobody measured its loss" in capsys.readouterr().err
+    assert "fp8" in (tmp_path / "kubernetes.yaml").read_text()
+    assert main([*verb, "--objective", "tpot=1us"]) == 2
+    assert main([*verb, "--objective", "loss=200%"]) == 2

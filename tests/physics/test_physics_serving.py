@@ -19,17 +19,21 @@ ONE_THREAD = tiny_machine(measured_flops={"fp32": 92e9, "bf16": 422e9},
 
 
 @pytest.mark.parametrize(("precision", "tokens", "seconds"), [
-    ("fp32", 8, 2.65e-3), ("fp32", 64, 7.36e-3), ("fp32", 256, 25.3e-3),
-    ("bf16", 8, 2.42e-3), ("bf16", 64, 4.01e-3), ("bf16", 256, 12.4e-3)])
+    ("fp32", 8, 2.20e-3), ("fp32", 64, 4.88e-3), ("fp32", 256, 16.8e-3),
+    ("bf16", 8, 1.80e-3), ("bf16", 64, 3.81e-3), ("bf16", 256, 10.5e-3)])
 def test_prompts_that_were_timed_fall_inside(precision, tokens, seconds):
     assert serving.prefill_seconds(SHAPE, ONE_THREAD, precision, tokens).contains(seconds)
 
 
-@pytest.mark.parametrize(("precision", "batch", "seconds"), [
-    ("fp32", 1, 2.45e-3), ("fp32", 4, 3.55e-3), ("fp32", 8, 4.37e-3),
-    ("bf16", 1, 4.05e-3), ("bf16", 4, 4.70e-3), ("bf16", 8, 5.87e-3)])
-def test_steps_that_were_timed_fall_inside(precision, batch, seconds):
-    assert serving.decode_seconds(SHAPE, ONE_THREAD, precision, batch, 140).contains(seconds)
+@pytest.mark.parametrize(("precision", "context", "batch", "seconds"), [
+    ("fp32", 40, 1, 1.31e-3), ("fp32", 40, 16, 3.17e-3), ("fp32", 144, 8, 3.32e-3),
+    ("fp32", 464, 1, 1.59e-3), ("fp32", 464, 8, 4.55e-3), ("fp32", 464, 16, 11.0e-3),
+    ("bf16", 40, 1, 1.22e-3), ("bf16", 40, 16, 3.11e-3), ("bf16", 144, 8, 3.60e-3),
+    ("bf16", 464, 1, 1.72e-3), ("bf16", 464, 8, 6.78e-3), ("bf16", 464, 16, 12.9e-3)])
+def test_steps_that_were_timed_fall_inside(precision, context, batch, seconds):
+    """The bare engine's: a server's host work is more, so that they lie in the lower half."""
+    found = serving.decode_seconds(SHAPE, ONE_THREAD, precision, batch, context)
+    assert found.contains(seconds) and seconds < 1.2 * found.value
 
 
 @settings(max_examples=50)

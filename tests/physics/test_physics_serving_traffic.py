@@ -110,3 +110,15 @@ def test_spreads_hold_one_another(kind):
     for quantity in ("ttft", "tpot", "throughput"):
         low80, high80, low95, high95 = spread(quantity, kind)
         assert low95 <= low80 <= 1 <= high80 <= high95
+
+
+def test_who_drafts_has_a_price_of_its_own():
+    free, small, large = (meet(8, drafted=3, acceptance=0.7, drafter=share)
+                          for share in (0.0, 0.05, 0.5))
+    assert free.tpot_seconds < small.tpot_seconds < large.tpot_seconds
+    assert free.ttft_seconds < small.ttft_seconds < large.ttft_seconds
+    plain, sure = meet(8), meet(8, drafted=3, acceptance=1.0, drafter=0.02)
+    assert sure.tpot_seconds < plain.tpot_seconds  # a small one that is always right pays
+    wasteful = meet(8, drafted=3, acceptance=0.9, drafter=1.0)
+    assert wasteful.tpot_seconds > plain.tpot_seconds  # one as large as the model never does
+    assert meet(8, drafter=0.5) == plain  # where nothing is drafted nobody asks it

@@ -63,17 +63,17 @@ def test_widened_weights_gain_at_few_rows_and_lose_at_many():
     assert gain(1) > 1.2 > 1.0 > gain(256)
 
 
-def test_what_nobody_measured_is_less_sure():
+def test_what_nobody_measured_is_less_sure(monkeypatch):
+    monkeypatch.setattr(serving, "measured", lambda kind: False)
     for run, unsure, sure in ((CPU, "int8", "same"), (LARGE, "int8", "fp8")):
         wide, narrow = (tpot(run, weight_precision=kind) for kind in (unsure, sure))
         assert wide.high / wide.value == pytest.approx(
             serving.UNMEASURED_WEIGHTS * narrow.high / narrow.value)
 
 
-def test_measured_rows_make_it_surer(monkeypatch):
-    assert not serving_constants.measured("int4")
+def test_measured_rows_make_it_surer():
+    assert serving_constants.measured("int4")
     assert not serving_constants.measured("fp8")  # a CPU has no such kind
-    monkeypatch.setattr(serving, "measured", lambda kind: True)
     found = tpot(CPU, weight_precision="int8")
     assert found.high / found.value == pytest.approx(serving.SPREAD["cpu"])
 

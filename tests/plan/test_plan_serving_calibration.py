@@ -89,7 +89,7 @@ def test_a_session_of_one_kind_is_no_traffic_for_first_tokens():
 
 def test_what_sessions_share_teaches_another_model():
     """A slower host shows on a larger model too, where it weighs less."""
-    lesson = learned(RUN.machine, "fp32", [session(RUN, n % 4 + 1.0, {"kernel_seconds": 3.0})
+    lesson = learned(RUN.machine, "fp32", [session(RUN, n % 4 + 1.0, {"step_seconds": 3.0})
                                            for n in range(8)])
     small = tpot_of(RUN, lesson).value / forecast_session(RUN).seconds["tpot"].value
     wide = replace(RUN, model=replace(RUN.model, width=1024, heads=16, kv_heads=16, head_size=64,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from curbcut.cli.main import main
 from curbcut.errors import InputError
 from curbcut.facts import serving_quality as facts
-from curbcut.plan import serving_quality
+from curbcut.plan import serving_quality, serving_ways
 from curbcut.plan.serving_choice import WORTH, Objective, choose
 from curbcut.plan.serving_run import to_serve
 from curbcut.spec.draft import Draft
@@ -159,3 +160,37 @@ def test_none_that_will_do_is_an_exit_code(tmp_path, monkeypatch, capsys):
                                      "[serve]\ntpot_seconds = 0.000001\n")
     assert main(["plan", "s.toml", "--serving"]) == 1
     assert "no way meets" in " ".join(capsys.readouterr().out.split())
+
+
+def test_each_engine_has_the_ways_that_it_runs():
+    for run, engine in ((EIGHT, "own"), (LARGE, None), (tiny_run(), None)):
+        found = choose(run, TIGHT, engine=engine)
+        assert found.engine == (engine or serving_ways.meant(run)[0])
+        for way in found.ways:
+            assert not serving_ways.not_run(way.run.serve, found.engine)
+    kinds = {way.run.serve.weight_precision for way in choose(EIGHT, TIGHT, engine="vllm").ways}
+    assert kinds == {"same", "fp8"}
+    cut = replace(EIGHT, machine=LARGE.machine, serve=replace(EIGHT.serve, tensor_parallel=2))
+    assert choose(cut, TIGHT).engine == "vllm"
+    assert any("vLLM (serve.tensor_parallel = 2" in line for line in choose(cut, TIGHT).reasons)
+    with pytest.raises(InputError, match=r"does not run serve\.tensor_parallel = 2"):
+        choose(cut, TIGHT, engine="own")
+
+
+@pytest.mark.parametrize("field", ["replicas", "prefill_replicas", "attention_parallel"])
+def test_what_is_beyond_one_server_of_one_gpu_is_for_vllm(field):
+    more = replace(LARGE, serve=replace(ServeJob(), **{field: 2}))
+    assert serving_ways.meant(more)[0] == "vllm" and field in serving_ways.meant(more)[1]
+    assert serving_ways.meant(replace(LARGE, serve=ServeJob())) == ("own", "one GPU")
+    processor = replace(tiny_run(), serve=replace(ServeJob(), replicas=2))
+    assert serving_ways.meant(processor)[0] == "own"
+
+
+def test_what_nobody_measured_is_taken_where_no_bar_is_set(monkeypatch):
+    monkeypatch.setattr(facts, "_rows", lambda overlay: ())
+    barred = choose(EIGHT, TIGHT, engine="vllm")
+    assert barred.job.weight_precision == barred.job.cache_precision == "same"
+    assert any("its loss of quality was never measured" in line for line in barred.reasons)
+    free = choose(EIGHT, replace(TIGHT, most_loss=math.inf), engine="vllm")
+    assert free.job.weight_precision == "fp8"
+    assert any("nobody measured its loss" in line for line in free.reasons)

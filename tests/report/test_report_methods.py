@@ -13,7 +13,7 @@ from curbcut.report.tables import plain_console
 from curbcut.spec import Run, codec
 from curbcut.spec.methods import CATALOGUE
 
-TORCH_PARTS = {"torch", "safetensors", "tokenizers", "fastapi", "uvicorn", "pyarrow", "jinja2"}
+TORCH_PARTS = {"torch", "safetensors", "tokenizers", "starlette", "uvicorn", "pyarrow", "jinja2"}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 
 from curbcut.cli.main import main
 from curbcut.cli.objective import read
+from curbcut.cli.serve import _killable
 from curbcut.cli.served import add_engine_options, as_served, engine_words, find, way_of
 from curbcut.errors import InputError, UnknownName
 from curbcut.ledger import FILE_NAME, open_ledger
@@ -204,5 +205,20 @@ def test_what_is_found(runs):
     plain = runs.parent / "downloaded"
     shutil.copytree(model, plain)
     assert find(str(plain), runs) == (plain, "downloaded")
-    with pytest.raises(UnknownName):
-        find("absent", runs)
+    with pytest.raises(UnknownName, match="did you mean 'tiny'"):
+        find("tinny", runs)
+
+
+def test_a_folder_or_run_without_a_model_is_said_to_be_one(runs):
+    (runs / "planned").mkdir()
+    for given, said in (("planned", "no model yet"), (str(runs), "no config.json here")):
+        with pytest.raises(InputError, match=said):
+            find(given, runs)
+
+
+def test_until_it_listens_ctrl_c_ends_it_at_once_and_afterwards_as_before():
+    before = signal.getsignal(signal.SIGINT)
+    with _killable():
+        during = signal.getsignal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert during is (signal.SIG_DFL if before is signal.default_int_handler else before)

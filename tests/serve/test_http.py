@@ -29,7 +29,7 @@ def error(answer, status, kind="invalid_request_error"):
     return body
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not come to be"

@@ -71,6 +71,8 @@ def test_joules_a_token_are_a_sensors_or_modelled_and_say_so():
     assert (found["device"].value, found["device"].basis, found["device"].source) == (
         2.0, "measured", "gpu")
     assert found["answer"].basis == "modelled"
+    rested = account(STATS, 1000.0, run=RUN).joules_per_token  # rest is no work on an answer
+    assert rested["answer"].value == pytest.approx(found["answer"].value)
     assert not account(STATS, 10.0).joules_per_token
     assert not account(Stats(), 10.0, joules=5.0).joules_per_token
 

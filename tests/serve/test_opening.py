@@ -55,6 +55,7 @@ def test_a_small_model_drafts_and_changes_no_answer(folder, plain):
 
 @pytest.mark.parametrize(("way", "said"), [
     (Way(max_batch=0), "are none"), (Way(draft="999"), "more than any text allows"),
+    (Way(context_tokens=129), "reads 128 tokens at most"),
     (Way(draft="absent"), "neither a number of tokens nor"),
     (Way(engine="transformers", weights="int8"), "only Curbcut's own engine"),
     (Way(engine="http://127.0.0.1:9"), "reach")])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curbcut.errors import InputError
-from curbcut.serve.ways import NOT_RUN, refuse_unknown_ways
+from curbcut.plan.serving_ways import RUN as WAYS
+from curbcut.serve.ways import refuse_unknown_ways
 from curbcut.spec.nouns import Recipe, ServeJob
 from curbcut.train import refusals
 from tiny import tiny_machine, tiny_run
@@ -100,13 +101,18 @@ def test_a_machine_of_another_kind_is_refused_by_its_kind(kind):
 
 
 JOB = ServeJob()
-OTHER = {"prefix_hit_rate": 0.3, "weight_precision": "int4", "cache_precision": "fp8"}
+OTHER = {"weight_precision": "nvfp4", "cache_precision": "fp8"}
+NOT_RUN = tuple(WAYS["own"])
+"""Fields of which our own engine runs some values only."""
 
 
 def test_each_way_of_serving_is_run_or_refused():
     # counts of latency, traffic and lengths are what is asked for, not ways
     asked = {"requests_per_second", "prompt_tokens", "output_tokens", "max_batch", "max_tokens",
-             "ttft_seconds", "tpot_seconds", "acceptance", "months"}
+             "ttft_seconds", "tpot_seconds", "acceptance", "months", "prefix_hit_rate",
+             "drafter_parameters"}
+    # these run whatever they say
+    asked |= {"replicas", "chunk_tokens", "drafted_tokens"}
     assert {field.name for field in fields(ServeJob)} == asked | set(NOT_RUN)
 
 

@@ -41,8 +41,9 @@ VERBS = {
     "keys": "add, list and revoke API keys",
 }
 _EXTRA_OF = {"torch": "train", "tokenizers": "train", "safetensors": "train", "pyarrow": "train",
-             "fastapi": "serve", "uvicorn": "serve", "jinja2": "serve", "filelock": "train",
-             "matplotlib": "plot"}
+             "starlette": "serve", "uvicorn": "serve", "jinja2": "serve", "filelock": "train",
+             "llguidance": "serve", "matplotlib": "plot", "gguf": "gguf",
+             "transformers": "transformers"}
 _NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from curbcut.errors import EXIT_OK, UnknownName
+from curbcut.errors import EXIT_OK, InputError, UnknownName
+
+if TYPE_CHECKING:
+    from curbcut.spec import Run
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,6 +23,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--to", choices=("kubernetes", "ray", "compose"), required=True,
                         help="what to write")
     parser.add_argument("--on", metavar="MACHINE", help='other accelerators, like "8xH100"')
+    parser.add_argument("--objective", metavar="ttft=S,tpot=S,loss=SHARE|auto",
+                        help="let the plan choose how vLLM serves it: the cheapest way within "
+                        "these (auto: the run's own)")
     parser.add_argument("--image", default="", help="image with vLLM")
     parser.add_argument("--adapters", default="", metavar="NAMES",
                         help="LoRA adapters by the names of their folders, with commas")
@@ -41,10 +49,26 @@ def run(args: argparse.Namespace) -> int:
                        if not key.startswith("machine.")}, draft.origins)
         draft = draft.with_raw({"machine": {"name": args.on}}, COMMAND_LINE, override=True)
     served = to_serve(draft, this_machine([draft.get("machine.name", "here")]))
+    if args.objective:
+        served = _chosen(args.objective, served)
     adapters = [name.strip() for name in args.adapters.split(",") if name.strip()]
     for path in manifests.write(served, args.to, args.out, image=args.image, adapters=adapters):
         print(path)
     return EXIT_OK
+
+
+def _chosen(objective: str, run: Run) -> Run:
+    """The run as vLLM serves it best by the plan, and why, said beside."""
+    from curbcut.cli.objective import within
+    from curbcut.plan.serving_choice import choose
+
+    choice = choose(run, within(objective, run.serve), engine="vllm")
+    for line in (*choice.reasons, *choice.warnings):
+        print(f"curbcut: {line}", file=sys.stderr)
+    if choice.chosen is None:
+        raise InputError("vLLM meets this objective in no way", where="--objective",
+                         mend="loosen it, or serve on another machine (--on)")
+    return choice.run
 
 
 def _file(given: str, runs: Path) -> Path:

@@ -24,7 +24,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "plan", help="price a run: time, memory, money, energy, carbon, expected loss",
         description="Completes a run and prices it. Options override the file.")
-    parser.add_argument("file", nargs="?", help="a run in TOML; without one, options alone")
+    parser.add_argument("file", nargs="?", help="a run in TOML, or the name of one in runs/; "
+                        "without one, options alone")
     parser.add_argument("--model", metavar="PRESET", help='a known shape, like "curb-4m"')
     parser.add_argument("--tokens", help='tokens to train on, like "1B"')
     parser.add_argument("--on", metavar="MACHINE", help='"here", or a fleet like "8xH100"; with '
@@ -154,9 +155,16 @@ def this_machine(names: Sequence[str]) -> Machine | None:
     return here.machine(detected, kept, ranks=ranks)
 
 
+def _file(given: str) -> str:
+    """The file, or that of the run by this name where there is no such file."""
+    named = Path("runs") / given / "run.toml"
+    by_name = Path(given).name == given and not Path(given).exists() and named.is_file()
+    return str(named) if by_name else given
+
+
 def draft_of(args: argparse.Namespace) -> Draft:
     """The file's draft under the options, which win over it."""
-    draft = load(args.file) if args.file else Draft()
+    draft = load(_file(args.file)) if args.file else Draft()
     raw: dict[str, dict[str, object]] = {}
     for option, table, key in (
             ("model", "model", "preset"), ("tokens", "train", "tokens"),

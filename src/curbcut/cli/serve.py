@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curbcut.cli.keys import add_ledger_options, ledger_of
-from curbcut.cli.served import add_engine_options, find, known_run, way_of
+from curbcut.cli.served import (
+    add_engine_options,
+    find,
+    known_run,
+    runs_with_models,
+    way_of,
+)
 from curbcut.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
@@ -48,8 +57,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--name", help="what the model is called, where it is one")
     parser.add_argument("--memory", metavar="BUDGET", help='what all models may take, like "8 GB"; '
                         "the longest unused goes when another one is asked for")
-    parser.add_argument("--objective", metavar="ttft=S,tpot=S|auto", help="let the plan choose how "
-                        "to serve: the cheapest way within these (auto: the run's own)")
+    parser.add_argument("--objective", metavar="ttft=S,tpot=S,loss=SHARE|auto",
+                        help="let the plan choose how to serve: the cheapest way within these "
+                        "(auto: the run's own)")
     parser.add_argument("--model", dest="asked_name", metavar="NAME",
                         help="with --engine URL, what that server calls the model")
     parser.add_argument("--engine-key", default="", metavar="SECRET",
@@ -79,16 +89,34 @@ def run(args: argparse.Namespace) -> int:
                 _promise(ledger, alone)
             _greet(session, served, keyed, args, time.perf_counter() - started)
 
-        stats = serve({name: (one.folder, one.way) for name, one in served.items()},
-                      args.host, args.port, budget_bytes=budget,
-                      verify=ledger.verify_key if keyed else None,
-                      on_use=lambda use: _record(ledger, use), on_ready=ready,
-                      metrics=Metrics(lambda: _joules(meter)))
+        with _killable():
+            stats = serve({name: (one.folder, one.way) for name, one in served.items()},
+                          args.host, args.port, budget_bytes=budget,
+                          verify=ledger.verify_key if keyed else None,
+                          on_use=lambda use: _record(ledger, use), on_ready=ready,
+                          metrics=Metrics(lambda: _joules(meter)))
         meter.lap()
         if alone is not None:
             _settle(ledger, alone, stats, time.perf_counter() - started, meter.total())
     print(_goodbye(stats), file=sys.stderr)
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _killable() -> Iterator[None]:
+    """Ctrl-C ends the process at once until the server takes it over: as an exception it would
+    break libraries that are being loaded, with words that help nobody.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() \
+            or before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _joules(meter: EnergyMeter) -> Mapping[str, float | None]:
@@ -119,7 +147,10 @@ def _served(ledger: Ledger, args: argparse.Namespace) -> dict[str, Served]:
         name = args.name or plain_name(args.asked_name or "model")
         return {name: Served(None, way_of(args))}
     if not args.models:
-        raise InputError("names no model", where="serve", mend="curbcut serve RUN, or a folder")
+        known = runs_with_models(args.runs)
+        raise InputError("names no model", where="serve",
+                         mend=f"curbcut serve {known[0]}" if known else "give a folder of a model, "
+                         "or train one: curbcut go")
     if args.name and len(args.models) > 1:
         raise InputError("is one name for several models", where="--name",
                          mend="leave it out: each goes by its run's or folder's name")
@@ -151,19 +182,19 @@ def _one(ledger: Ledger, args: argparse.Namespace, folder: Path) -> Served:
 
 def _chosen(ledger: Ledger, args: argparse.Namespace, folder: Path, run: Run | None) -> Run:
     """The run as the plan serves it best, and why, said beside."""
-    from curbcut.cli.objective import read
+    from curbcut.cli.objective import within
     from curbcut.plan.serving_calibration import learned
-    from curbcut.plan.serving_choice import Objective, choose
+    from curbcut.plan.serving_choice import choose
 
     run = run or _as_run(folder)
-    wanted = read(args.objective) if args.objective != "auto" else {}
-    own = Objective.of(run.serve)
-    asked = replace(own, ttft_seconds=wanted.get("ttft", own.ttft_seconds),
-                    tpot_seconds=wanted.get("tpot", own.tpot_seconds))
+    asked = within(args.objective, run.serve)
     pairs = [*ledger.pairs(step="bench"), *ledger.pairs(step="serve")]
-    choice = choose(run, asked, learned(run.machine, run.recipe.precision, pairs))
+    choice = choose(run, asked, learned(run.machine, run.recipe.precision, pairs),
+                    "vllm" if args.engine == "vllm" else "own")
     for line in (*choice.reasons, *choice.warnings):
         print(f"curbcut: {line}", file=sys.stderr)
+    if choice.chosen is None:
+        print("curbcut: it is served as the run says", file=sys.stderr)
     return choice.run
 
 
@@ -188,6 +219,8 @@ def _promise(ledger: Ledger, run: Run) -> None:
 
     lesson = learned(run.machine, run.recipe.precision,
                      [pair for step in ("bench", "serve") for pair in ledger.pairs(step=step)])
+    if lesson is not None:
+        run = lesson.accepting(run)
     ledger.record_account(run.name, "serve", "forecast",
                           taught(forecast_session(run), run, lesson))
 
@@ -228,7 +261,8 @@ def _how(one: Served, stats: Stats | None) -> str:
 
     way = one.way
     names = {"own": "Curbcut's engine", "transformers": "transformers", "vllm": "vLLM"}
-    said = [names.get(way.engine, f"the server at {way.engine}"), f"{way.max_batch} together"]
+    there = " and ".join(way.engine.split())
+    said = [names.get(way.engine, f"what answers at {there}"), f"{way.max_batch} together"]
     said += [way.dtype] if way.dtype != "auto" else []
     said += [f"{way.weights} weights"] if way.weights != "same" else []
     said += [f"{way.cache} cache"] if way.cache != "same" else []

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import InputError, UnknownName
 
@@ -22,11 +22,23 @@ WEIGHTS = ("same", "int8", "int8-dynamic", "int4")
 CACHES = ("same", "int8")
 
 
+class _Together(argparse.Action):
+    """Keeps all that an option is given, with spaces between."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, option_string: str | None = None) -> None:
+        """Adds one more."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest,
+                values if before == self.default else f"{before} {values}")
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """The options of how a model is served, whoever starts the server. None: nobody said."""
     how = parser.add_argument_group("how it is served")
-    how.add_argument("--engine", metavar="ENGINE", default="own",
-                     help="own, transformers, vllm, or the URL of a server (own)")
+    how.add_argument("--engine", metavar="ENGINE", default="own", action=_Together,
+                     help="own, transformers, vllm, or the URL of a server (own); several URLs, "
+                     "each after an --engine, are one model, past whichever fails")
     how.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto",
                      help="precision that is computed in; auto: as the weights are stored")
     how.add_argument("--weights", choices=WEIGHTS, help="what weights are stored in; int8-dynamic "
@@ -109,7 +121,7 @@ def opened(args: argparse.Namespace, folder: Path) -> Iterator[Engine]:
 def find(given: str, runs: Path) -> tuple[Path, str]:
     """The folder of a model, and its name: a run of `runs` by name, or a folder by path.
 
-    Raises UnknownName for what is neither.
+    Raises UnknownName for what is neither, InputError for a folder without a model.
     """
     from curbcut.serve.server import name_of
 
@@ -120,8 +132,19 @@ def find(given: str, runs: Path) -> tuple[Path, str]:
     for folder in places:
         if (folder / "config.json").is_file():
             return folder, name_of(folder)
-    known = (path.parent.parent.name for path in runs.glob("*/model/config.json"))
-    raise UnknownName("run or model folder", given, known, where="serve")
+    if (runs / given).is_dir() and path.name == given:
+        raise InputError("has no model yet", where=str(runs / given),
+                         mend=f"curbcut train {runs / given / 'run.toml'}")
+    if path.is_dir():
+        raise InputError("holds no model: no config.json here", where=given,
+                         mend="give a folder with config.json, tokenizer.json and "
+                         "model.safetensors")
+    raise UnknownName("run or model folder", given, runs_with_models(runs), where=str(runs))
+
+
+def runs_with_models(runs: Path) -> list[str]:
+    """Names of the runs that can be served."""
+    return sorted(path.parent.parent.name for path in runs.glob("*/model/config.json"))
 
 
 def known_run(ledger: Ledger, args: argparse.Namespace, folder: Path) -> Run | None:
@@ -142,10 +165,23 @@ def known_run(ledger: Ledger, args: argparse.Namespace, folder: Path) -> Run | N
 def as_served(run: Run, args: argparse.Namespace) -> Run:
     """The run with what the command line changed: what is priced is what is served."""
     way = way_of(args, run)
-    drafted = int(way.draft) if way.draft.isdigit() else run.serve.drafted_tokens
+    drafted, drafter = _drafts(way.draft)
     run = replace(run, serve=replace(
-        run.serve, max_batch=way.max_batch, drafted_tokens=drafted,
+        run.serve, max_batch=way.max_batch, drafted_tokens=drafted, drafter_parameters=drafter,
         weight_precision=way.weights, cache_precision=way.cache))  # type: ignore[arg-type]
     if way.dtype == "auto":
         return run
     return replace(run, recipe=replace(run.recipe, precision=way.dtype))
+
+
+def _drafts(draft: str) -> tuple[int, int]:
+    """Tokens drafted a step, and parameters of the model that drafts them, of what --draft says."""
+    if not draft or draft.isdigit():
+        return int(draft or 0), 0
+    from curbcut.model.config import shape_of
+    from curbcut.model.parts import CONFIG
+    from curbcut.model.weights import read_json
+    from curbcut.serve.engine.speculation import MOST
+
+    config = Path(draft) / CONFIG
+    return MOST, shape_of(read_json(config), where=str(config)).parameters

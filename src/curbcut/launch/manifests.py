@@ -156,8 +156,8 @@ def deployed(run: Run, *, image: str = "", adapters: Sequence[str] = ()) -> Depl
                          where="machine.name", mend='name GPUs, like machine.name = "8xH100"')
     if run.machine.kind == "cpu" and not image:
         raise InputError("the usual image is for GPUs, and this machine is a CPU",
-                         where="machine.name", mend="give an image of vLLM's CPU build with "
-                         "--image, or serve it with `curbcut serve`")
+                         where="machine.name", mend="name GPUs with --on 8xH100, give an image "
+                         "of vLLM's CPU build with --image, or serve it with `curbcut serve`")
     name = re.sub(r"[^a-z0-9]+", "-", run.name.casefold()).strip("-")
     if not _NAME.fullmatch(name):
         raise InputError(f"{run.name!r} makes no name of a-z, 0-9 and -, 46 characters at most",

@@ -76,16 +76,17 @@ def prefill_seconds(shape: ModelShape, machine: Machine, precision: Precision,
 
 def decode_seconds(shape: ModelShape, machine: Machine, precision: Precision, batch: int,
                    context_tokens: int, engine: Engine | None = None,
-                   drafted: int = 0) -> Estimate:
+                   drafted: int = 0, drafter: float = 0.0) -> Estimate:
     """Seconds of one step that gives each of `batch` answers a token, behind so long a context, and
-    checks `drafted` more for each.
+    checks `drafted` more for each, guessed by a model of `drafter` times the parameters.
     """
     found = server(shape, machine, precision, engine)
     if found is None:
         return _unpriced(machine, precision)
     each = max(1.0, batch / found.engine.dp)
     return estimate(machine, precision, serving_passes.decode_seconds(
-        shape, found.engine, found.chip, found.constants, each, context_tokens, drafted),
+        shape, found.engine, found.chip, found.constants, each, context_tokens, drafted,
+        drafter),
         found.engine.weights)
 
 
@@ -126,7 +127,7 @@ def server(shape: ModelShape, machine: Machine, precision: Precision,
         weights=stored)
     plain = Engine(dense_bytes=wide, expert_bytes=wide, cache_bytes=wide)
     if on_cpu and engine is None:
-        plain = replace(plain, chunk_tokens=math.inf)
+        plain = replace(plain, head_bytes=wide, chunk_tokens=math.inf)
     return Server(engine or plain, chip, constants)
 
 
@@ -175,13 +176,15 @@ def _matmul_rate(shape: ModelShape, machine: Machine, precision: Precision) -> f
 
 
 def _stored_rate(shape: ModelShape, machine: Machine, weights: str) -> float | None:
-    """FLOP/s of matmuls that multiply in 8 bits; None for weights that are widened as they are
-    read, and where nobody states a rate (then that of 16 bits is a bound from below).
+    """FLOP/s of matmuls by weights so stored, where it is not that of the run's precision; None
+    else, and where nobody states a rate (then that of 16 bits is a bound from below).
     """
+    if machine.kind == "cpu":
+        # All kernels compute in bf16 or in 8 bits, whatever the run's precision: a share of what
+        # bf16 reaches there (`matmul_share` of the kind).
+        return None if weights == "same" else _matmul_rate(shape, machine, "bf16")
     if weights != "int8-dynamic":
         return None
-    if machine.kind == "cpu":  # a share of what bf16 reaches there (`matmul_share` of the kind)
-        return _matmul_rate(shape, machine, "bf16")
     return machine.peak_flops.get("int8")
 
 

@@ -72,9 +72,22 @@ class ServingConstants:
     """As `burst`, where prefill is apart."""
     queue_share: Number
     """Share of the queue before prefill that Little's law leaves and requests are seen to wait."""
+    direct_ratio: Number = 1.0
+    """Rate of matmuls that widen each weight as they meet it, over `matmul_share`'s; 1 where no
+    weight is widened, or kernels do it on the way (accelerators)."""
+    widened_bytes: Number = 0.0
+    """Bytes moved for each weight that is widened before it is multiplied, which pays where rows
+    are many."""
+    row_seconds: Number = 0.0
+    """Host work of each answer of a decode step: its draw, its text, handing both over."""
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(ServingConstants))
+UNFITTED = {field.name: field.default for field in dataclasses.fields(ServingConstants)
+           if field.default is not dataclasses.MISSING}
+"""Constants of our own engine on a CPU, and what stands for them elsewhere."""
+NAMES = tuple(field.name for field in dataclasses.fields(ServingConstants)
+              if field.name not in UNFITTED)
+"""All others, which are fitted to accelerators."""
 KINDS = ("together", "apart", "open", "together_drafts", "apart_drafts", "open_drafts", "waves")
 """Prefill with decoding; apart; apart, with degrees or workers that nobody states. "drafts": the
 model can predict several tokens at once, and nobody states whether it did. "waves": together,
@@ -89,9 +102,11 @@ def serving_constants(stack: str = "", without: str = "", accelerator: str = "",
     `weights` are stored as that name of `ServeJob.weight_precision` says.
     """
     own = f"cpu-{weights}" if accelerator.startswith("cpu") and weights != "same" else ""
-    return ServingConstants(**{
-        name: _table()[name, own, "", ""].value if own and (name, own, "", "") in _table()
-        else _value(name, stack, without, accelerator) for name in NAMES})
+    stored = {name: _table()[name, key, "", ""].value
+              for key, names in ((accelerator, UNFITTED), (own, (*NAMES, *UNFITTED)))
+              for name in names if key and (name, key, "", "") in _table()}
+    return ServingConstants(**{name: _value(name, stack, without, accelerator)
+                               for name in NAMES} | stored)
 
 
 @functools.cache

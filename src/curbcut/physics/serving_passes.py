@@ -121,16 +121,22 @@ def pass_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
 
     MLA multiplies the compressed cache in decoding (absorbed) and expanded keys in prefill.
     """
-    device = (_matmul_seconds(shape, engine, chip, constants, tokens, sequences)
-              + _attention_seconds(shape, engine, chip, constants, tokens, keys, sequences, eager)
-              + _elementwise_seconds(shape, engine, chip, constants, tokens)
-              + _collective_seconds(shape, engine, chip, constants, tokens))
+    device = _device_seconds(shape, engine, chip, constants, tokens, keys, sequences, eager)
     kernels = kernel_count(shape)
     graph = device + kernels * constants.kernel_seconds
     launched = (kernels * constants.launch_seconds
                 * where(engine.compiled, constants.compiled_launches, 1.0))
     prefill = (graph ** 2 + launched ** 2) ** 0.5
-    return where(eager, prefill, graph) + constants.step_seconds
+    rows = where(eager, 0.0, sequences * constants.row_seconds)
+    return where(eager, prefill, graph) + rows + constants.step_seconds
+
+
+def _device_seconds(shape: Number, engine: Number, chip: Number, constants: Number, tokens: Number,
+                    keys: Number, sequences: Number, eager: Flag) -> Number:
+    return (_matmul_seconds(shape, engine, chip, constants, tokens, sequences)
+            + _attention_seconds(shape, engine, chip, constants, tokens, keys, sequences, eager)
+            + _elementwise_seconds(shape, engine, chip, constants, tokens)
+            + _collective_seconds(shape, engine, chip, constants, tokens))
 
 
 def kernel_count(shape: Number) -> Number:
@@ -154,8 +160,13 @@ def _bound(weight_seconds: Number, flop_seconds: Number) -> Number:
 
 def _one(matmul: Matmul, chip: Number, constants: Number, wide: Number, rate: Number,
          touched: Number) -> Number:
-    read = matmul.weights * wide * touched / (chip.bytes_per_second * constants.bandwidth_share)
-    return _bound(read, matmul.flops / rate)
+    """The faster of two ways: weights widened as they are met, or beforehand. They are one where
+    weights are as wide as what is computed in.
+    """
+    read = matmul.weights * touched / (chip.bytes_per_second * constants.bandwidth_share)
+    met = _bound(read * wide, matmul.flops / (rate * constants.direct_ratio))
+    before = read * constants.widened_bytes + _bound(read * wide, matmul.flops / rate)
+    return smaller(met, before)
 
 
 def _matmul_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
@@ -172,8 +183,9 @@ def _matmul_seconds(shape: Number, engine: Number, chip: Number, constants: Numb
         if each.name in ROUTED:
             total = total + _one(each, chip, constants, engine.expert_bytes, expert_rate, touched)
     head = head_matmul(shape, sequences, engine.tp)
+    peak = where(engine.head_bytes < HEAD_BYTES, chip.dense_flops, chip.attention_flops)
     return total / engine.pp + _one(head, chip, constants, engine.head_bytes,
-                                    chip.attention_flops * constants.matmul_share, 1.0)
+                                    peak * constants.matmul_share, 1.0)
 
 
 def _attention_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
@@ -246,6 +258,7 @@ def prefill_seconds(shape: Number, engine: Number, chip: Number, constants: Numb
     """Seconds to read `prompts` prompts at once on each attention rank, `cached` tokens of each
     already kept, in passes of no more than `engine.chunk_tokens`.
     """
+    cached = smaller(cached, larger(prompt_tokens - 1, 0))
     new = larger(prompt_tokens - cached, 1)
     tokens = new * prompts
     passes = larger(ceiling(tokens / engine.chunk_tokens), 1)
@@ -256,15 +269,28 @@ def prefill_seconds(shape: Number, engine: Number, chip: Number, constants: Numb
 
 
 def decode_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
-                   batch: Number, context_tokens: Number, drafted: Number = 0) -> Number:
+                   batch: Number, context_tokens: Number, drafted: Number = 0,
+                   drafter: Number = 0.0) -> Number:
     """Seconds of a step for `batch` answers on each attention rank, behind such a context, each
-    with `drafted` further tokens to check. Under a pipeline, each stage works on its share of them
-    at a time.
+    with `drafted` further tokens to check, that a model of `drafter` times the parameters guessed
+    (0: nobody's work). Under a pipeline, each stage works on its share of them at a time.
     """
     share = larger(batch / engine.pp, 1)
     one = pass_seconds(shape, engine, chip, constants, tokens=share * (1 + drafted),
                        keys=context_tokens, sequences=share, eager=False)
-    return one * engine.pp
+    guess = _draft_seconds(shape, engine, chip, constants, share, context_tokens, drafter)
+    return (one + drafted * guess) * engine.pp
+
+
+def _draft_seconds(shape: Number, engine: Number, chip: Number, constants: Number, batch: Number,
+                   context_tokens: Number, drafter: Number) -> Number:
+    """Seconds in which a small model guesses one token for each answer: the large one's, by its
+    share of the parameters, and by the cube root of that (its share of the layers, where depth
+    grows as width) of the kernels.
+    """
+    device = _device_seconds(shape, engine, chip, constants, batch, context_tokens, batch, False)
+    kernels = kernel_count(shape) * drafter ** (1 / 3)
+    return drafter * device + kernels * constants.kernel_seconds
 
 
 def accepted_tokens(drafted: Number, acceptance: Number) -> Number:

@@ -39,6 +39,8 @@ class Traffic:
     """Tokens drafted a step (speculation, multi-token prediction)."""
     acceptance: Number = 0.0
     """Chance that a drafted token is accepted, given those before it."""
+    drafter: Number = 0.0
+    """Parameters of the model that drafts over those of the model; 0 where none does."""
 
     @property
     def cached_tokens(self) -> Number:
@@ -157,7 +159,7 @@ def _crossing(shape: Number, engine: Number, chip: Number, traffic: Number) -> N
 def _token_seconds(shape: Number, engine: Number, chip: Number, constants: Number,
                    traffic: Number, batch: Number) -> Number:
     step = decode_seconds(shape, engine, chip, constants, batch, traffic.context_tokens,
-                          traffic.drafted)
+                          traffic.drafted, traffic.drafter)
     return step / accepted_tokens(traffic.drafted, traffic.acceptance)
 
 
@@ -172,7 +174,8 @@ def _prompt_seconds(shape: Number, engine: Number, chip: Number, constants: Numb
     packed = larger(smaller(engine.chunk_tokens / new, batch), 1)
     several = prefill_seconds(shape, engine, chip, constants, traffic.prompt_tokens, packed,
                               traffic.cached_tokens)
-    return alone, several / packed / engine.pp
+    reads = 1 + where(traffic.drafted > 0, traffic.drafter, 0.0)  # the small model reads it too
+    return alone * reads, several * reads / packed / engine.pp
 
 
 def within(latency: Latency, ttft_seconds: Number, tpot_seconds: Number) -> Number:

@@ -13,8 +13,8 @@ from curbcut.accounts.convert import inverse
 from curbcut.accounts.energy import JOULES_PER_KWH, device_watts, energy
 from curbcut.physics import serving, serving_traffic
 from curbcut.physics.serving import MOST_REQUESTS, Server
-from curbcut.physics.serving_traffic import Latency, Traffic
-from curbcut.plan.serving import busy, engine
+from curbcut.physics.serving_traffic import Latency
+from curbcut.plan.serving import busy, engine, held_bytes, traffic
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate, given, unknown
 from curbcut.spec.nouns import Machine, Precision, Run
@@ -43,8 +43,7 @@ def under_load(run: Run) -> Account:
     """The kinds that `with_service` adds, alone."""
     cut = engine(run)
     found = serving.server(run.model, run.machine, run.recipe.precision, cut)
-    held = serving.held_bytes(run.model, run.machine, run.recipe.precision, run.serve.max_batch,
-                              run.model.context_tokens, cut)["peak"]
+    held = held_bytes(run, run.serve.max_batch, run.model.context_tokens)["peak"]
     full = held > run.machine.memory_bytes
     memory = {"server": Estimate(held, held / 1.2, held * 1.2, "modelled",
                                  "weights, and a cache of max_batch x context: "
@@ -74,34 +73,26 @@ def _power(run: Run, met: Latency, rate: Estimate) -> tuple[Estimate, Estimate]:
     """
     if rate.value is None:
         return rate, rate
-    shares = busy(run, _traffic(run), float(met.batch) * run.serve.attention_parallel,
+    shares = busy(run, traffic(run), float(met.batch) * run.serve.attention_parallel,
                   rate.value, 1.0)
     kwh = energy(run.machine, run.place, inverse(rate), shares=shares)
     return (device_watts(run.machine, shares=shares),
             kwh["facility"].scaled(JOULES_PER_KWH, kwh["facility"].source))
 
 
-def _traffic(run: Run) -> Traffic:
-    """One request in flight of those that the job asks for."""
-    job = run.serve
-    return Traffic(concurrency=1.0, prompt_tokens=job.prompt_tokens,
-                   output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
-                   drafted=job.drafted_tokens, acceptance=job.acceptance)
-
-
 def _meeting(run: Run, found: Server) -> Callable[[float], Latency]:
     """What so many requests in flight meet on all servers of the run."""
-    job, traffic = run.serve, _traffic(run)
+    job, one = run.serve, traffic(run)
 
     def together(requests: float) -> Latency:
         each = serving.latency(run.model, found, replace(
-            traffic, concurrency=max(requests / job.replicas, 1.0)))
+            one, concurrency=max(requests / job.replicas, 1.0)))
         return replace(each, tokens_per_second=each.tokens_per_second * job.replicas)
 
     def apart(requests: float) -> Latency:
         return serving_traffic.apart(
             run.model, found.engine, found.engine, job.prefill_replicas, job.replicas, found.chip,
-            found.constants, replace(traffic, concurrency=requests))
+            found.constants, replace(one, concurrency=requests))
     return apart if job.prefill_replicas else together
 
 

@@ -13,6 +13,7 @@ from curbcut.accounts.money import money
 from curbcut.accounts.water import litres
 from curbcut.errors import InputError
 from curbcut.physics import cache, memory, power, serving
+from curbcut.physics.numbers import Number
 from curbcut.physics.serving_passes import HEAD_BYTES, Engine, accepted_tokens
 from curbcut.physics.serving_traffic import Traffic
 from curbcut.spec.account import Account
@@ -20,7 +21,7 @@ from curbcut.spec.checks import near
 from curbcut.spec.estimate import Estimate, given, modelled, unknown
 from curbcut.spec.nouns import Run
 
-TOTALS = ("tokens", "kwh", "kwh_modelled", "usd", "kgco2e")
+TOTALS = ("tokens", "kwh", "kwh_modelled", "usd", "kgco2e", "litres")
 """Sections that depend on how much is asked; of `seconds`, all but the latencies."""
 LATENCIES = ("ttft", "tpot")
 FIRST_PASS_SECONDS = 0.01
@@ -45,16 +46,16 @@ def forecast_serving(run: Run, requests: int, prompt_tokens: int, output_tokens:
     how = (run.model, run.machine, run.recipe.precision)
     prefill = serving.prefill_seconds(*how, prompt_tokens, cut,
                                       job.prefix_hit_rate * prompt_tokens)
+    if job.drafted_tokens:  # the small model reads prompts too
+        prefill = prefill.scaled(1 + drafter(run))
     step = serving.decode_seconds(*how, batch, prompt_tokens + output_tokens // 2, cut,
-                                  job.drafted_tokens)
+                                  job.drafted_tokens, drafter(run))
     if job.drafted_tokens:
         step = step.scaled(1 / accepted_tokens(job.drafted_tokens, job.acceptance))
     seconds = _seconds(prefill, step, each, batch, output_tokens,
                        job.prefill_replicas / job.replicas)
     answers = requests * output_tokens
-    asked = Traffic(concurrency=1.0, prompt_tokens=prompt_tokens, output_tokens=output_tokens,
-                    prefix_hit_rate=job.prefix_hit_rate, drafted=job.drafted_tokens,
-                    acceptance=job.acceptance)
+    asked = replace(traffic(run), prompt_tokens=prompt_tokens, output_tokens=output_tokens)
     shares = busy(run, asked, batch, answers, seconds["total"].value)
     kwh = energy(run.machine, run.place, seconds["total"], shares=shares)
     return Account(
@@ -71,6 +72,33 @@ def forecast_serving(run: Run, requests: int, prompt_tokens: int, output_tokens:
         kgco2e=carbon(run.machine, run.place, seconds["total"], kwh["facility"]),
         litres=litres(run.place, kwh["facility"]),
     )
+
+
+def traffic(run: Run, concurrency: Number = 1.0) -> Traffic:
+    """So many requests in flight (a number, or a column of them) of those that the job asks for."""
+    job = run.serve
+    return Traffic(concurrency=concurrency, prompt_tokens=job.prompt_tokens,
+                   output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
+                   drafted=job.drafted_tokens, acceptance=job.acceptance, drafter=drafter(run))
+
+
+def drafter(run: Run) -> float:
+    """Parameters of the model that drafts over those of the run's; 0 where none does."""
+    return run.serve.drafter_parameters / run.model.parameters
+
+
+def held_bytes(run: Run, batch: int, row_tokens: int) -> Mapping[str, float]:
+    """Bytes by kind of an accelerator that serves `batch` rows of so many tokens; the model that
+    drafts is there with its weights and a cache of its own.
+    """
+    parts = dict(serving.held_bytes(run.model, run.machine, run.recipe.precision, batch, row_tokens,
+                                    engine(run)))
+    if run.serve.drafted_tokens:
+        for kind in ("parameters", "cache"):
+            more = parts[kind] * drafter(run)
+            parts[kind] += more
+            parts["peak"] += more
+    return parts
 
 
 def busy(run: Run, asked: Traffic, batch: float, answer_tokens: float,
@@ -182,8 +210,7 @@ def _memory(run: Run) -> Mapping[str, Estimate]:
     """Bytes an accelerator by kind: weights, and a cache of `max_batch` rows as long as the model's
     context.
     """
-    parts = serving.held_bytes(run.model, run.machine, run.recipe.precision, run.serve.max_batch,
-                               run.model.context_tokens, engine(run))
+    parts = held_bytes(run, run.serve.max_batch, run.model.context_tokens)
     spread = memory.MEMORY_SPREAD.get(run.machine.kind, memory.MEMORY_SPREAD["gpu"])
     exact = {kind: given(parts[kind], source) for kind, source in (
         ("parameters", "bytes a parameter x parameters"), ("cache", "max_batch x context"))}

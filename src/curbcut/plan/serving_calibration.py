@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from curbcut.errors import InputError
 from curbcut.physics import serving
 from curbcut.physics.serving import Server
-from curbcut.physics.serving_traffic import Traffic
+from curbcut.physics.serving_passes import accepted_tokens
 from curbcut.plan import lessons
 from curbcut.plan.calibration import Pair, rebuilt
 from curbcut.plan.lessons import Belief, Factor, Lesson
-from curbcut.plan.serving import engine
+from curbcut.plan.serving import engine, traffic
 from curbcut.spec.account import Account
 from curbcut.spec.estimate import Estimate
 from curbcut.spec.nouns import Machine, Run
@@ -42,6 +42,9 @@ TEACHING = 16
 LEAST_SPREAD = 1.1
 """Factor either way that is always left."""
 NUDGE = 0.03
+HALVINGS = 40
+NINETY = 1.645
+"""Standard deviations from the middle to the end of a 90% interval."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class ServingLesson:
 
     lesson: Lesson
     sessions: int
+    accepted: Estimate | None = None
+    """Chance that a drafted token is accepted, as it was counted; None where none was drafted."""
 
     def of(self, run: Run, together: float, kind: str) -> Factor:
         """The factor on `kind` (ttft or tpot) where so many answers are made together."""
@@ -82,6 +87,12 @@ class ServingLesson:
                         estimate.value * factor.high, "modelled",
                         f"{estimate.source}, {self.source}")
 
+    def accepting(self, run: Run) -> Run:
+        """The run with the acceptance that was counted, where it was."""
+        if self.accepted is None or self.accepted.value is None:
+            return run
+        return replace(run, serve=replace(run.serve, acceptance=self.accepted.value))
+
     @property
     def source(self) -> str:
         """Where the correction comes from."""
@@ -98,16 +109,51 @@ class ServingLesson:
 def learned(machine: Machine, precision: str, pairs: Iterable[Pair]) -> ServingLesson | None:
     """What sessions on the same machine, accelerator and precision teach; None without any."""
     rows: list[lessons.Measured] = []
+    counts: list[tuple[int, float, float]] = []
     sessions = 0
     for plain, _, measured in itertools.islice(pairs, MOST_SESSIONS):
         run = rebuilt(plain)
         if run is None or not _same(run, machine, precision) or len(rows) >= TEACHING:
             continue
+        drafts = list(_drafts(run, measured))
+        if own := _acceptance(drafts):
+            assert own.value is not None
+            run = replace(run, serve=replace(run.serve, acceptance=own.value))
         found = list(_rows(run, measured))
-        rows += found
+        rows, counts = rows + found, counts + drafts
         sessions += bool(found)
     lesson = lessons.learn(rows, BELIEF)
-    return None if lesson is None else ServingLesson(lesson, sessions)
+    return None if lesson is None else ServingLesson(lesson, sessions, _acceptance(counts))
+
+
+def _drafts(run: Run, measured: Account) -> Iterable[tuple[int, float, float]]:
+    """Tokens drafted a step, steps of an answer and tokens accepted of a session that drafted.
+
+    An answer's tokens are one a step and those that were accepted, so that a step for which
+    nothing could be drafted counts as one that had nothing accepted.
+    """
+    found = {kind: measured.get("tokens", kind) for kind in ("answer", "drafted", "accepted")}
+    answer, drafted, accepted = (one.value if one else None for one in found.values())
+    if run.serve.drafted_tokens and drafted and answer and accepted is not None:
+        yield run.serve.drafted_tokens, max(1.0, answer - accepted), accepted
+
+
+def _acceptance(counts: Sequence[tuple[int, float, float]]) -> Estimate | None:
+    """The chance by which all those steps would have accepted as many (Leviathan et al.,
+    arXiv:2211.17192, equation 1), found by halving; its interval is that of a share of so many.
+    """
+    if not counts:
+        return None
+    steps, accepted = sum(one[1] for one in counts), sum(one[2] for one in counts)
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        yielded = sum(many * (float(accepted_tokens(drafted, middle)) - 1)
+                      for drafted, many, _ in counts)
+        low, high = (middle, high) if yielded < accepted else (low, middle)
+    width = NINETY * math.sqrt(max(low * (1 - low), 1 / steps) / steps)
+    return Estimate(low, max(0.0, low - width), min(1.0, low + width), "measured",
+                    f"{accepted:,.0f} drafted tokens accepted in {steps:,.0f} steps")
 
 
 def taught(account: Account, run: Run, lesson: ServingLesson | None) -> Account:
@@ -191,13 +237,9 @@ def _seconds(run: Run, together: float, kind: str, factors: Mapping[str, float])
         return None
     if found is None:
         return None
-    job = run.serve
     moved = Server(found.engine, found.chip, replace(found.constants, **{
         name: getattr(found.constants, name) * by for name, by in factors.items()}))
-    met = serving.latency(run.model, moved, Traffic(
-        concurrency=together * job.attention_parallel, prompt_tokens=job.prompt_tokens,
-        output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
-        drafted=job.drafted_tokens, acceptance=job.acceptance))
+    met = serving.latency(run.model, moved, traffic(run, together * run.serve.attention_parallel))
     return float(met.ttft_seconds if kind == "ttft" else met.tpot_seconds)
 
 
@@ -205,4 +247,5 @@ def _methods(run: Run, kind: str) -> Sequence[Any]:
     """What sessions share that no constant explains."""
     job = run.serve
     return (kind, job.weight_precision, job.cache_precision, bool(job.drafted_tokens),
-            job.tensor_parallel, job.expert_parallel, bool(job.prefill_replicas))
+            bool(job.drafter_parameters), job.tensor_parallel, job.expert_parallel,
+            bool(job.prefill_replicas))

@@ -3,8 +3,9 @@
 Each way is a weight precision, a cache precision and a precision of computing (drafting too, where
 the run says how often drafts are accepted). The physics prices it at every number of answers
 together; the best of those within the objectives is its batch. Ways are ranked by the price of a
-million answer tokens of a server kept full. A way whose loss of quality nobody measured is shown
-and never chosen.
+million answer tokens of a server kept full. Ways are those of the engine that is meant for the run
+(`serving_ways.meant`), so that what is chosen runs. A way whose loss of quality nobody measured is
+shown, and chosen only where no bar of quality is set.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -21,20 +21,16 @@ from curbcut.accounts.energy import JOULES_PER_KWH, energy
 from curbcut.accounts.money import money
 from curbcut.errors import InputError
 from curbcut.physics import serving
-from curbcut.physics.serving_traffic import Traffic
-from curbcut.plan import serving_quality
-from curbcut.plan.serving import busy, engine
+from curbcut.plan import serving as served
+from curbcut.plan import serving_quality, serving_ways
+from curbcut.plan.serving import busy
 from curbcut.plan.serving_calibration import ServingLesson
+from curbcut.plan.serving_ways import Engine
 from curbcut.spec.estimate import Estimate, unknown
 from curbcut.spec.nouns import Machine, Precision, Run, ServeJob
 
 LOADS = np.unique(np.round(2.0 ** np.arange(0, 10.01, 0.25)))
 """Answers together that are tried: 1 to 1,024."""
-Weights = Literal["same", "int8", "int8-dynamic", "int4", "fp8", "nvfp4"]
-Cache = Literal["same", "int8", "fp8"]
-WEIGHTS: dict[str, tuple[Weights, ...]] = {"cpu": ("same", "int8", "int8-dynamic", "int4"),
-                                           "gpu": ("same", "int8", "fp8", "int4")}
-CACHES: dict[str, tuple[Cache, ...]] = {"cpu": ("same", "int8"), "gpu": ("same", "fp8")}
 WORTH = 0.03
 """A way must be cheaper by this share to be taken before one with wider weights."""
 KNEE = 0.95
@@ -54,7 +50,7 @@ class Objective:
     requests_per_second: float
     """Rate that must be kept up with."""
     most_loss: float = 0.01
-    """Share of bits a byte that may be lost."""
+    """Share of bits a byte that may be lost; math.inf takes losses that nobody measured."""
 
     @classmethod
     def of(cls, job: ServeJob) -> Objective:
@@ -111,6 +107,8 @@ class Choice:
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
     """Narrower weights that save nothing here."""
+    engine: Engine = "own"
+    """The engine whose ways these are."""
 
     @property
     def job(self) -> ServeJob:
@@ -118,33 +116,53 @@ class Choice:
         return self.run.serve
 
 
-def choose(run: Run, objective: Objective | None = None,
-           lesson: ServingLesson | None = None) -> Choice:
-    """The cheapest way within `objective` (the run's own where None); what measured sessions
-    taught (`lesson`) moves each way's seconds. Raises InputError for degrees that cannot be.
+def choose(run: Run, objective: Objective | None = None, lesson: ServingLesson | None = None,
+           engine: Engine | None = None) -> Choice:
+    """The cheapest way of `engine` (where None, of the one that is meant for the run) within
+    `objective` (the run's own where None); what measured sessions taught (`lesson`) moves each
+    way's seconds and says how often drafts are accepted.
+
+    Raises InputError for degrees that cannot be, or that the named engine does not run.
     """
+    engine, why = _engine(run, engine)
     asked = objective or Objective.of(run.serve)
     if asked.tpot_seconds <= 0 or asked.ttft_seconds <= 0:
         raise InputError("an objective of no time at all is met by nobody", where="serve",
                          mend="give ttft and tpot in seconds above 0")
-    found = [_priced(way, asked, lesson) for way in _ways(run)]
+    if lesson is not None:
+        run = lesson.accepting(run)
+    found = [_priced(way, asked, lesson) for way in _ways(run, engine)]
     found.sort(key=lambda way: (bool(way.refused), _price(way), way.loss.value or 0.0))
     allowed = [way for way in found if not way.refused]
     if not allowed:
-        return Choice(run, None, tuple(found), (f"no way meets what is asked: {_nearest(found)}",),
-                      ())
+        return Choice(run, None, tuple(found), (f"no way meets what is asked: {_nearest(found)}",
+                                                why), (), engine)
     best = _plainest(allowed)
-    return Choice(best.run, best, tuple(found), tuple(_reasons(best, found, asked)),
-                  tuple(_warnings(found)))
+    return Choice(best.run, best, tuple(found), (*_reasons(best, found, asked), why),
+                  tuple(_warnings(found)), engine)
 
 
-def _ways(run: Run) -> Iterator[Run]:
-    """The run in each way that its machine may serve it."""
-    kind = "cpu" if run.machine.kind == "cpu" else "gpu"
-    drafts = {0, run.serve.drafted_tokens}
+def _engine(run: Run, engine: Engine | None) -> tuple[Engine, str]:
+    """The engine, and why in words."""
+    meant, because = serving_ways.meant(run)
+    known = serving_ways.NAMES[engine or meant]
+    if engine is None:
+        return meant, f"by {known} ({because})"
+    ways = serving_ways.RUN[engine]
+    usual = {name: values for name, values in ways.items() if not name.endswith("precision")}
+    for name, values in usual.items():
+        if (value := getattr(run.serve, name)) not in values:
+            raise InputError(f"{known} does not run serve.{name} = {value}", where="serve",
+                             mend=f"set serve.{name} = {values[0]}, or take another engine")
+    return engine, f"by {known} (asked for)"
+
+
+def _ways(run: Run, engine: Engine) -> Iterator[Run]:
+    """The run in each way that the engine may serve it."""
+    drafts, known = {0, run.serve.drafted_tokens}, serving_ways.RUN[engine]
     for precision in _precisions(run.machine, run.recipe.precision):
-        for weights in WEIGHTS[kind]:
-            for stored in CACHES[kind]:
+        for weights in known["weight_precision"]:
+            for stored in known["cache_precision"]:
                 for drafted in sorted(drafts):
                     yield replace(
                         run, recipe=replace(run.recipe, precision=precision),
@@ -165,7 +183,7 @@ def _precisions(machine: Machine, own: Precision) -> list[Precision]:
 
 def _priced(run: Run, asked: Objective, lesson: ServingLesson | None) -> Way:
     """The way at the smallest batch that gives about the most tokens within the objectives."""
-    job, cut = run.serve, engine(run)
+    job, cut = run.serve, served.engine(run)
     loss = serving_quality.expected(run.model, job)
     row = job.prompt_tokens + job.output_tokens
     held = _held(run, 1, row)
@@ -176,10 +194,7 @@ def _priced(run: Run, asked: Objective, lesson: ServingLesson | None) -> Way:
         return Way(run=run, ttft=why, tpot=why, tokens_per_second=why, joules=why, usd=why,
                    memory_bytes=held, loss=loss, refused="no rate is known")
     servers = job.replicas * job.attention_parallel
-    traffic = Traffic(concurrency=LOADS * job.attention_parallel, prompt_tokens=job.prompt_tokens,
-                      output_tokens=job.output_tokens, prefix_hit_rate=job.prefix_hit_rate,
-                      drafted=job.drafted_tokens, acceptance=job.acceptance)
-    met = serving.latency(run.model, found, traffic)
+    met = serving.latency(run.model, found, served.traffic(run, LOADS * job.attention_parallel))
     first, each = (np.asarray(value) * (lesson.middle(run, LOADS, kind) if lesson else 1.0)
                    for kind, value in (("ttft", met.ttft_seconds), ("tpot", met.tpot_seconds)))
     rate = LOADS * servers * job.output_tokens / (first + job.output_tokens * each)
@@ -204,11 +219,7 @@ def _way(run: Run, first: float, each: float, rate: float, held: float, loss: Es
         return serving.estimate(run.machine, run.recipe.precision, value, job.weight_precision)
 
     speed = estimate(rate, "rate")
-    shares = busy(run, Traffic(concurrency=1.0, prompt_tokens=job.prompt_tokens,
-                               output_tokens=job.output_tokens,
-                               prefix_hit_rate=job.prefix_hit_rate, drafted=job.drafted_tokens,
-                               acceptance=job.acceptance),
-                  job.max_batch * job.attention_parallel, rate, 1.0)
+    shares = busy(run, served.traffic(run), job.max_batch * job.attention_parallel, rate, 1.0)
     seconds = inverse(speed)
     kwh = energy(run.machine, run.place, seconds, shares=shares)["facility"]
     usd = money(run.machine, run.place, seconds, kwh)["total"].scaled(TOKENS)
@@ -220,7 +231,7 @@ def _way(run: Run, first: float, each: float, rate: float, held: float, loss: Es
                    "token")
     elif rate < asked.requests_per_second * job.output_tokens:
         refused = f"keeps up with {rate / job.output_tokens:.3g} requests a second"
-    elif loss.value is None:
+    elif loss.value is None and asked.most_loss < math.inf:
         refused = "its loss of quality was never measured"
     elif (loss.high or 0.0) > asked.most_loss:  # what is not known well enough is not promised
         refused = f"may lose {loss.high:.1%} of quality"
@@ -230,8 +241,7 @@ def _way(run: Run, first: float, each: float, rate: float, held: float, loss: Es
 
 
 def _held(run: Run, batch: int, row_tokens: int) -> float:
-    return serving.held_bytes(run.model, run.machine, run.recipe.precision, batch, row_tokens,
-                              engine(run))["peak"]
+    return served.held_bytes(run, batch, row_tokens)["peak"]
 
 
 def _price(way: Way) -> float:
@@ -261,6 +271,8 @@ def _reasons(best: Way, found: list[Way], asked: Objective) -> Iterator[str]:
     if best.loss.value:
         yield (f"loses {best.loss.value:.2%} of bits a byte, {best.loss.high:.2%} at most "
                f"({best.loss.source})")
+    if best.loss.value is None:
+        yield f"{best.name}: {best.loss.source}, and no bar of quality is set"
     for name, way in _cheaper(best, found):
         yield f"{name} would be cheaper, but {way.refused}"
 

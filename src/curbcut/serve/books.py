@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import InputError
 from curbcut.serve.engine.shelf import Book
-from curbcut.serve.opening import Way, open_engine
+from curbcut.serve.opening import Way, open_engine, refuse_long_context
 
 if TYPE_CHECKING:
     from curbcut.serve.engine.interface import OnStep
@@ -39,6 +39,7 @@ def book(folder: Path | None, way: Way, on_step: OnStep | None = None) -> Book:
     from curbcut.model.parts import CONFIG
     from curbcut.model.weights import read_json
 
+    refuse_long_context(folder, way)
     config = read_json(folder / CONFIG)
     if not (folder / "tokenizer.json").exists():
         raise InputError("no tokenizer.json here", where=str(folder),

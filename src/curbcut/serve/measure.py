@@ -25,7 +25,8 @@ def account(stats: Stats, seconds: float, *, run: Run | None = None,
     `joules` is what sensors counted over the session, None without one; then the energy is
     unknown, never 0, and `energy_source` says why; where `peak_bytes` is None, `peak_source` does.
     A rate over no time at all is unknown too. With the served `run`, modelled energy, money and
-    carbon are there; nobody is asked for prices of a model without one.
+    carbon are there, and energy a token of the time in which it worked; nobody is asked for prices
+    of a model without one.
     """
     busy = min(seconds, stats.prefill_seconds + stats.decode_seconds)
     kwh = _sensed(joules, energy_source)
@@ -44,7 +45,8 @@ def account(stats: Stats, seconds: float, *, run: Run | None = None,
     modelled = modelled_kwh(run.machine, run.place, busy, seconds - busy)
     total = found.seconds["total"]
     answered = stats.answer_tokens
-    joules_each = (modelled["facility"].scaled(JOULES_PER_KWH / answered) if answered
+    worked = modelled_kwh(run.machine, run.place, busy, 0.0)["facility"]  # as the plan has it
+    joules_each = (worked.scaled(JOULES_PER_KWH / answered) if answered
                    else unknown("no token was answered"))
     return replace(found, kwh_modelled=modelled,
                    joules_per_token={"answer": joules_each, **found.joules_per_token},

@@ -46,6 +46,7 @@ GAUGES: Sequence[tuple[str, str, str, str]] = (
      "vllm:num_requests_running"),
     ("waiting_requests", "waiting", "Requests that wait for a place.",
      "vllm:num_requests_waiting"),
+    ("resting_replicas", "resting", "Replicas that failed lately and are passed over.", ""),
     ("pages", "pages", "Pages of the cache of keys and values.", ""),
     ("used_pages", "used_pages", "Pages that running requests hold.", ""),
     ("remembered_pages", "remembered_pages", "Pages nobody holds whose prompts are known.", ""),

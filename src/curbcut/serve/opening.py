@@ -27,7 +27,7 @@ class Way:
     """How a model is served; of the rest, each engine has its own idea."""
 
     engine: str = "own"
-    """One of `ENGINES`, or a server's address."""
+    """One of `ENGINES`, or the addresses of servers of one model, with spaces between."""
     dtype: Dtype = "auto"
     """Precision of the weights in memory; "auto" as they are stored."""
     weights: str = "same"
@@ -82,9 +82,21 @@ def open_engine(folder: Path | None, way: Way, on_step: OnStep | None = None) ->
             return _vllm(folder, way)
         if way.engine not in ENGINES:
             raise UnknownName("engine", way.engine, ENGINES, where="--engine")
+        refuse_long_context(folder, way)
         return _local(folder, way, on_step)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
+
+
+def refuse_long_context(folder: Path, way: Way) -> None:
+    """Raises InputError for more than the model was made for, before any weight is read."""
+    from curbcut.model.parts import CONFIG
+    from curbcut.model.weights import read_json
+
+    most = read_json(folder / CONFIG).get("max_position_embeddings")
+    if way.context_tokens and isinstance(most, int) and 0 < most < way.context_tokens:
+        raise InputError(f"the model reads {most} tokens at most, not {way.context_tokens}",
+                         where="--context", mend=f"nearest: {most}")
 
 
 def _local(folder: Path, way: Way, on_step: OnStep | None) -> Engine:
@@ -173,12 +185,16 @@ def _only_own(way: Way) -> None:
 
 
 def _elsewhere(way: Way) -> Engine:
-    """A server at an address; what is said of weights is said there."""
+    """Servers at addresses, as one; what is said of weights is said there."""
     from curbcut.serve.engine.remote import RemoteEngine
+    from curbcut.serve.engine.replicas import Replicas
 
     _only_own(way)
-    return RemoteEngine(way.engine, way.name, key=way.key, context_tokens=way.context_tokens or 0,
-                        most=way.max_batch + way.max_waiting)
+    urls = list(dict.fromkeys(way.engine.split()))
+    engines: dict[str, Engine] = {url: RemoteEngine(
+        url, way.name, key=way.key, context_tokens=way.context_tokens or 0,
+        most=way.max_batch + way.max_waiting) for url in urls}
+    return engines[urls[0]] if len(urls) == 1 else Replicas(engines)
 
 
 def _vllm(folder: Path, way: Way) -> Engine:

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from curbcut.serve.engine.shelf import Shelf, plain_name, total
 from curbcut.serve.gateway.keys import Verify, check_exposure
 from curbcut.serve.gateway.limits import Limits
 from curbcut.serve.opening import Dtype, Way
+from curbcut.serve.sweep import Sweep
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from curbcut.serve.api.flow import OnUse
+    from curbcut.serve.api.flow import OnUse, Uses
     from curbcut.serve.engine.interface import OnStep, Stats
     from curbcut.serve.engine.models import Models
     from curbcut.serve.metrics import Metrics
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30
 """How long running answers may take to end after the first signal."""
 _START_SECONDS = 30.0
+TICKS_A_SECOND = 10
+"""Of uvicorn's own loop."""
 
 
 What = Path | Mapping[str, tuple[Path | None, Way]]
@@ -67,11 +71,11 @@ def serve(what: What, host: str = "127.0.0.1", port: int = 8000, *, name: str = 
     address without keys, a port in use and a folder without a model.
     """
     limits = limits or Limits()
-    with _listening(host, port, verify) as (listener, url), \
+    with _listening(host, port, verify) as (listener, url), _uses(on_use) as uses, \
             _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
                    limits, on_step) as shelf:
         session = _session(url, shelf)
-        with _server(shelf, verify, limits, on_use, metrics,
+        with _server(shelf, verify, limits, uses, metrics,
                      on_ready=lambda: on_ready and on_ready(session)) as server, _signals(server):
             server.run(sockets=[listener])
         return session.stats()
@@ -89,11 +93,11 @@ def serving(what: What, *, name: str = "", host: str = "127.0.0.1", port: int = 
     Raises what `serve` raises, and CurbcutError when the server does not come up.
     """
     limits = limits or Limits()
-    with _listening(host, port, verify) as (listener, url), \
+    with _listening(host, port, verify) as (listener, url), _uses(on_use) as uses, \
             _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
                    limits, on_step) as shelf:
         ready = threading.Event()
-        with _server(shelf, verify, limits, on_use, metrics, on_ready=ready.set) as server:
+        with _server(shelf, verify, limits, uses, metrics, on_ready=ready.set) as server:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]},
                                       name="curbcut-server", daemon=True)
             thread.start()
@@ -189,38 +193,60 @@ def _session(url: str, shelf: Shelf) -> Session:
 
 
 @contextlib.contextmanager
-def _server(models: Models, verify: Verify | None, limits: Limits, on_use: OnUse | None,
+def _uses(on_use: OnUse | None) -> Iterator[Uses]:
+    """Who is told of each use; all are told when the block, with the engines in it, ends."""
+    try:
+        from curbcut.serve.api.flow import Uses
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "serve") from None
+    uses = Uses(on_use)
+    try:
+        yield uses
+    finally:
+        uses.close()
+
+
+@contextlib.contextmanager
+def _server(models: Models, verify: Verify | None, limits: Limits, uses: Uses,
             metrics: Metrics | None,
             on_ready: Callable[[], object]) -> Iterator[uvicorn.Server]:
-    """The HTTP server of models, not yet running; all uses are told when the block ends."""
+    """The HTTP server of models, not yet running."""
     try:
         import uvicorn
 
         from curbcut.serve.api.app import build
-        from curbcut.serve.api.flow import Uses
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
 
+    sweep = Sweep()
+
     class Server(uvicorn.Server):
-        """Says when it answers; from the first signal on, takes no more requests."""
+        """Says when it answers; closes connections that ask for nothing; from the first signal
+        on, takes no more requests.
+        """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             on_ready()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            if self.force_exit:  # requests that are cut off are no news to who pressed twice
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+
+        async def on_tick(self, counter: int) -> bool:
+            if counter % TICKS_A_SECOND == 0:
+                sweep.close_idle(self.server_state.connections, time.monotonic())
+            return await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             models.drain()
             await super().shutdown(sockets)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    uses = Uses(on_use)
     app = build(models, verify=verify, limits=limits, uses=uses, metrics=metrics)
-    try:
-        yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
-                                    timeout_graceful_shutdown=DRAIN_SECONDS,
-                                    server_header=False))
-    finally:
-        uses.close()
+    yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
+                                timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False))
 
 
 @contextlib.contextmanager

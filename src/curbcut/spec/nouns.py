@@ -393,6 +393,8 @@ class ServeJob:
     """Tokens drafted a step and checked by the model (speculation, multi-token prediction)."""
     acceptance: Fraction = 0.7
     """Chance that a drafted token is accepted, given those before it; matters when drafting."""
+    drafter_parameters: Count = 0
+    """Parameters of the small model that drafts; 0 where drafts come from the text itself."""
     prefill_replicas: Count = 0
     """Servers that only read prompts (disaggregated prefill); 0 when each server does both."""
     months: Fraction = 0.0

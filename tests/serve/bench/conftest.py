@@ -27,7 +27,8 @@ class Fake:
 
     async def answer(self, writer, path, body):
         if path.endswith("/models"):
-            return self.whole(writer, 200, {"data": [{"id": name} for name in self.models]})
+            return self.whole(writer, 200, {"data": [
+                one if isinstance(one, dict) else {"id": one} for one in self.models]})
         self.asked.append((path, body))
         refused = [name for name in self.refuses if name in body]
         if refused or len(self.asked) in range(2, 2 + self.fails):
@@ -73,7 +74,7 @@ def fake():
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield server
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(60)

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curbcut.errors import InputError
@@ -28,6 +28,7 @@ def test_what_is_no_rate(text):
         rates(text)
 
 
+@example(50.0, 49.99999999999999, 0)
 @given(st.floats(0.1, 50), st.floats(0.1, 50), st.integers(0, 9))
 def test_arrivals_rise_and_stay_inside(first, last, seed):
     found = Open(first, last).arrivals(seed, 3.0)

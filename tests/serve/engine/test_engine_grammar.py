@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from curbcut.serve.engine import grammar as grammars
+from curbcut.serve.engine.chooser import begin
 from curbcut.serve.engine.grammar import matcher_for
 from curbcut.serve.engine.interface import Asked, Grammar, Sampling, Unfit
 from curbcut.serve.engine.request import Piece, Request
-from curbcut.serve.engine.sampler import begin, take
+from curbcut.serve.engine.sampler import take
 from curbcut.serve.engine.text import Vocabulary
 from curbcut.serve.gateway.tools import ToolChoice, forced
 from serve.conftest import byte_tokenizer

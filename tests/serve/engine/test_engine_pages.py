@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from curbcut.serve.engine.pages import Pages
+from pretend import check
 
 SIZE = 2
 A, B = ("a", ""), ("b", "")
@@ -41,7 +42,7 @@ def test_the_longest_unused_goes_first_and_ends_before_beginnings():
     assert pages.find([5, 6, 7, 8], A)[0] == second[:1]
     assert pages.take(2) == [second[0], first[1]]
     assert pages.find([1, 2, 3, 4], A)[0] == first[:1]
-    pages.check()
+    check(pages)
 
 
 def test_what_nobody_knows_is_given_out_before_what_is_remembered():
@@ -63,7 +64,7 @@ def test_a_second_copy_gives_way_to_the_first():
     pages.release(one)
     assert pages.take(3) is None and pages.take(1) == [copy]
     assert pages.find([1, 2, 3, 4], A) == (two, link)
-    pages.check()
+    check(pages)
 
 
 def test_what_is_not_there_is_not_taken():
@@ -78,7 +79,7 @@ def test_giving_back_twice_is_noticed():
     pages.release(held)
     pages.release(held)
     with pytest.raises(AssertionError):
-        pages.check()
+        check(pages)
 
 
 class Books(RuleBasedStateMachine):
@@ -130,7 +131,7 @@ class Books(RuleBasedStateMachine):
     def balance(self):
         if not hasattr(self, "pages"):
             return
-        self.pages.check()
+        check(self.pages)
         self.free_before = self.pages.free
         held = {page for one in self.live for page in one[2]}
         assert self.pages.used == len(held)

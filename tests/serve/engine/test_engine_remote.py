@@ -53,7 +53,7 @@ def ask(engine, prompt=(1, 2, 3), how=None, **more):
     engine.submit(Asked(prompt=prompt, sampling=how or sampling(), **more), heard.put)
     deltas = []
     while not deltas or deltas[-1].finish is None:
-        deltas.append(heard.get(timeout=10))
+        deltas.append(heard.get(timeout=60))
     assert heard.empty()
     return deltas
 
@@ -199,11 +199,12 @@ def test_log_probabilities_in_all_shapes(serve, content):
     assert (odds.token, odds.logprob, odds.top) == (7, -0.5, ((7, -0.5), (8, -1.0)))
 
 
-def test_log_probabilities_of_tokens_without_numbers_come_as_they_are(serve):
+def test_log_probabilities_of_tokens_without_numbers_come_as_they_are_spelt(serve):
     content = {"tokens": ["?"], "token_logprobs": [-0.5], "top_logprobs": [None]}
     _, engine = serve(say=lambda path, body: odds_chunk(content))
     first = ask(engine, how=sampling(logprobs=1))[0]
-    assert first.odds == () and first.extra == {"logprobs": content}
+    assert first.odds == () and first.extra == {"logprobs": [
+        {"token": "?", "logprob": -0.5, "bytes": [63], "top_logprobs": []}]}
 
 
 def test_log_probabilities_of_a_prompt_come_in_one_piece(serve):
@@ -276,24 +277,24 @@ def test_cancellation_closes_the_connection(serve):
     fake, engine = serve(say=endless)
     heard = queue.Queue()
     ticket = engine.submit(Asked(prompt=(1,), sampling=sampling()), heard.put)
-    heard.get(timeout=10)
+    heard.get(timeout=60)
     engine.cancel(ticket)
     engine.cancel(999)
     assert _finish(heard) == "cancelled"
-    assert fake.gone.wait(10)
+    assert fake.gone.wait(60)
     assert engine.stats().cancelled == 1 and engine.stats().running == 0
 
 
 def _finish(heard):
     while True:
-        if (finish := heard.get(timeout=10).finish) is not None:
+        if (finish := heard.get(timeout=60).finish) is not None:
             return finish
 
 
 def test_a_silent_server_fails_the_answer_in_time(serve):
     hold = threading.Event()
     _, engine = serve({"idle_seconds": 0.05}, say=lambda path, body: iter(
-        lambda: hold.wait(5) and None, None))
+        lambda: hold.wait(60) and None, None))
     assert "timed out" in ask(engine)[-1].extra["reason"]
     hold.set()
 
@@ -303,7 +304,7 @@ def test_no_more_than_so_many_at_once_and_closing_ends_all(serve):
     heard = [queue.Queue() for _ in range(3)]
     for one in heard[:2]:
         engine.submit(Asked(prompt=(1,), sampling=sampling()), one.put)
-        one.get(timeout=10)
+        one.get(timeout=60)
     with pytest.raises(Busy):
         engine.submit(Asked(prompt=(1,), sampling=sampling()), heard[2].put)
     engine.close()

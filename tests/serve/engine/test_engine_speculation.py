@@ -1,4 +1,5 @@
 import math
+import random
 from collections import Counter
 
 import pytest
@@ -9,13 +10,15 @@ from hypothesis import strategies as st
 from curbcut.errors import InputError
 from curbcut.model import weights
 from curbcut.serve.engine import text
+from curbcut.serve.engine.chooser import begin
 from curbcut.serve.engine.drafting import ModelDrafter, of_folder
-from curbcut.serve.engine.interface import Asked, Sampling
+from curbcut.serve.engine.interface import Asked, Sampling, StepRecord
 from curbcut.serve.engine.local import LocalEngine
 from curbcut.serve.engine.request import Piece, Request
 from curbcut.serve.engine.runner import TorchRunner
-from curbcut.serve.engine.sampler import begin, take
-from curbcut.serve.engine.speculation import Lookup, Speculator
+from curbcut.serve.engine.sampler import take
+from curbcut.serve.engine.speculation import FRESH, Lookup, Speculator
+from pretend import check
 
 VOCAB = 6
 
@@ -107,52 +110,152 @@ def test_drafts_change_no_answer(how):
     assert answers(lambda made: [3], 60, **how)[1] == plain
 
 
-def test_right_guesses_grow_and_wrong_ones_rest():
-    class Fixed:
-        def __init__(self):
-            self.asked, self.right = [], True
+class Told:
+    """A drafter whose guesses are right as often as said, on a clock that it moves."""
 
+    def __init__(self, right=1.0, seconds=0.0):
+        self.now, self.right, self.seconds, self.asked = 0.0, right, seconds, []
+        self.forgotten, self.chance = [], random.Random(5)
+
+    def draft(self, requests, most):
+        self.asked.append(list(most))
+        self.now += self.seconds * max(most)
+        return [[7 if self.chance.random() < self.right else 8 for _ in range(count)]
+                for count in most]
+
+    def forget(self, ticket):
+        self.forgotten.append(ticket)
+
+
+def steps(speculate, drafter, requests, count, row_seconds=0.0, prefill=()):
+    """Answers of sevens by a model whose steps take 1 s, and so much for each row beyond those of
+    the answers; tokens that came, and seconds that they took.
+    """
+    begin, tokens, record = drafter.now, 0, StepRecord(1.0, {}, {})
+    for _ in range(count):
+        speculate(requests, record)
+        seconds = 1.0 + row_seconds * sum(len(one.drafts) for one in requests)
+        drafter.now += seconds
+        for one in requests:
+            right = 0
+            while right < len(one.drafts) and one.drafts[right] == 7:
+                right += 1
+            one.tokens += [7] * (right + 1)
+            one.drafts.clear()
+            tokens += right + 1
+        record = StepRecord(seconds, dict.fromkeys(prefill, 1), {})
+    return tokens, drafter.now - begin
+
+
+def speculator(**how):
+    drafter = Told(**how)
+    return Speculator(drafter, clock=lambda: drafter.now), drafter
+
+
+def test_guesses_that_are_right_and_cheap_grow_to_the_most():
+    speculate, drafter = speculator()
+    tokens, seconds = steps(speculate, drafter, [request(max_tokens=10**5)], 60)
+    assert drafter.asked[0] == [1] and drafter.asked[-1] == [8]
+    assert tokens > 6 * seconds
+
+
+@pytest.mark.parametrize(("right", "seconds", "rows"), [
+    (0.0, 0.0, 0.05), (0.0, 0.5, 0.0), (0.5, 0.6, 0.0), (0.7, 0.0, 0.8), (0.9, 1.5, 0.0)])
+@pytest.mark.parametrize("together", [1, 8])
+def test_drafting_stops_where_it_does_not_pay(right, seconds, rows, together):
+    speculate, drafter = speculator(right=right, seconds=seconds)
+    asked = [request(ticket=at, max_tokens=10**5) for at in range(together)]
+    tokens, took = steps(speculate, drafter, asked, 2000, rows)
+    assert tokens > 0.95 * together * took, "lost more than a twentieth"
+    assert len(drafter.asked) < 200
+
+
+@pytest.mark.parametrize(("right", "seconds", "rows", "gain"), [
+    (0.7, 0.1, 0.0, 1.6), (0.9, 0.3, 0.0, 1.6), (0.8, 0.0, 0.1, 2.2), (0.9, 0.05, 0.05, 2.8)])
+def test_drafting_goes_as_far_as_pays(right, seconds, rows, gain):
+    speculate, drafter = speculator(right=right, seconds=seconds)
+    tokens, took = steps(speculate, drafter, [request(max_tokens=10**5)], 2000, rows)
+    best = max((1 - right ** (k + 1)) / (1 - right) / (1 + k * (seconds + rows))
+               for k in range(1, 9))
+    assert best > gain, "the case itself"
+    assert tokens > 0.88 * best * took
+
+
+def test_drafting_starts_and_stops_as_text_and_machine_change():
+    speculate, drafter = speculator(right=0.0)
+    made = [request(max_tokens=10**5)]
+    for right, row_seconds, gains in ((0.0, 0.1, False), (1.0, 0.1, True), (0.0, 0.1, False),
+                                      (1.0, 0.1, True), (1.0, 1.2, False), (1.0, 0.1, True)):
+        drafter.right = right
+        steps(speculate, drafter, made, 2 * FRESH, row_seconds)    # time to learn it
+        tokens, seconds = steps(speculate, drafter, made, FRESH, row_seconds)
+        assert (tokens > 2 * seconds) == gains and tokens > 0.95 * seconds
+
+
+def test_of_several_answers_those_are_guessed_for_whose_guesses_are_right():
+    class Halves(Told):
+        def draft(self, requests, most):
+            self.asked.append([one.ticket for one in requests])
+            return [[7 if one.ticket == 0 else 8] * count
+                    for one, count in zip(requests, most, strict=True)]
+
+    drafter = Halves()
+    speculate = Speculator(drafter, clock=lambda: drafter.now)
+    asked = [request(ticket=at, max_tokens=10**5) for at in range(4)]
+    steps(speculate, drafter, asked, 300, 0.1)
+    tickets = Counter(ticket for some in drafter.asked for ticket in some)
+    assert tickets[0] > 250 > 4 * max(tickets[at] for at in (1, 2, 3))
+
+
+def test_one_stall_does_not_end_drafting():
+    speculate, drafter = speculator()
+    made = [request(max_tokens=10**5)]
+    steps(speculate, drafter, made, 40)
+    speculate(made, StepRecord(500.0, {}, {}))
+    made[0].drafts.clear()
+    tokens, seconds = steps(speculate, drafter, made, 40)
+    assert tokens > 4 * seconds
+
+
+def test_while_nothing_plain_was_measured_nothing_is_guessed():
+    speculate, drafter = speculator()
+    made = [request(max_tokens=10**5)]
+    steps(speculate, drafter, made, 50, prefill=[9])
+    assert drafter.asked == []
+    steps(speculate, drafter, made, 10)
+    assert drafter.asked != []
+
+
+def test_not_known_yet_is_no_wrong_guess():
+    class Reading(Told):
         def draft(self, requests, most):
             self.asked.append(list(most))
-            return [[7 if self.right else 8] * count for count in most]
+            return [None] * len(requests)
 
-        def forget(self, ticket):
-            pass
-
-    drafter = Fixed()
-    speculate, made = Speculator(drafter), request(max_tokens=10**4)
-    for _ in range(4):
-        made.drafts.clear()
-        speculate([made])
-        made.tokens += [7] * (1 + len(made.drafts))
-    assert drafter.asked == [[2], [4], [8], [8]]
-    drafter.asked, drafter.right = [], False
-    for _ in range(200):
-        made.drafts.clear()
-        speculate([made])
-        made.tokens += [7]
-    assert 3 < len(drafter.asked) < 12, "wrong guesses are hardly ever tried again"
+    drafter = Reading()
+    speculate = Speculator(drafter, clock=lambda: drafter.now)
+    steps(speculate, drafter, [request(max_tokens=10**5)], 40)
+    assert len(drafter.asked) > 30 and speculate._all.checked == 0
 
 
-def test_no_drafts_where_a_step_is_full_or_an_answer_ends():
-    speculate = Speculator(Lookup(), rows=6)
-    many = [request([7] * 9, ticket) for ticket in range(4)]
-    speculate(many)
-    assert all(one.drafts == [] for one in many)
-    few = many[:2]
-    speculate(few)
-    assert [one.drafts for one in few] == [[7, 7], [7, 7]]
-    short = request([7] * 9, 9, max_tokens=1)
-    speculate([short])
-    assert short.drafts == []
+def test_no_drafts_beyond_the_end_of_an_answer():
+    speculate, drafter = speculator()
+    steps(speculate, drafter, [request(max_tokens=10**5)], 40)
+    for left, most in ((1, 0), (2, 1), (4, 3), (99, 8)):
+        end = request(ticket=left, max_tokens=left)
+        speculate([end], StepRecord(0.1, {}, {}))
+        assert len(end.drafts) == most
 
 
 def test_who_is_gone_is_forgotten():
+    speculate, drafter = speculator()
+    speculate([request([7] * 9, 1), request([7] * 9, 2)], StepRecord(1.0, {}, {}))
+    speculate([request([7] * 9, 2)], StepRecord(1.0, {}, {}))
+    assert drafter.forgotten == [1] and set(speculate._records) == {2}
     lookup = Lookup()
-    speculate = Speculator(lookup)
-    speculate([request([7] * 9, 1), request([7] * 9, 2)])
-    speculate([request([7] * 9, 2)])
-    assert set(lookup._texts) == {2} == set(speculate._records)
+    lookup.draft([request([7] * 9, 1)], [2])
+    lookup.forget(1)
+    assert not lookup._places
 
 
 def run(engine, prompts, **how):
@@ -180,7 +283,7 @@ def run(engine, prompts, **how):
 def test_an_engine_that_guesses_says_the_same_in_fewer_steps(folder, how):
     prompts = [[5, 6, 7] * 5, [9] * 12]
     found, steps = [], []
-    for draft in (None, Speculator(Lookup())):
+    for draft in (None, Always(Lookup())):
         engine = LocalEngine(TorchRunner(weights.load(folder)[0], 1024), text.load(folder),
                              max_batch=4, draft=draft)
         found.append(run(engine, prompts, **how, logit_bias={7: 60.0}))
@@ -191,9 +294,26 @@ def test_an_engine_that_guesses_says_the_same_in_fewer_steps(folder, how):
     assert steps[1].drafted_tokens >= steps[1].accepted_tokens
 
 
+class Always:
+    """Guesses eight tokens for all, whether it pays or not: the clock has no part in it."""
+
+    def __init__(self, drafter):
+        self.drafter, self.seen = drafter, set()
+
+    def __call__(self, requests, record):
+        tickets = {one.ticket for one in requests}
+        for ticket in self.seen - tickets:
+            self.drafter.forget(ticket)
+        self.seen = tickets
+        asked = [one for one in requests if one.sampling.max_tokens - one.answered > 1]
+        most = [min(8, one.sampling.max_tokens - one.answered - 1) for one in asked]
+        for one, found in zip(asked, self.drafter.draft(asked, most), strict=True):
+            one.drafts[:] = found or []
+
+
 def engine_with(folder, drafter):
     return LocalEngine(TorchRunner(weights.load(folder)[0], 1024), text.load(folder), max_batch=4,
-                       draft=None if drafter is None else Speculator(drafter, rows=64))
+                       draft=None if drafter is None else Always(drafter))
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"temperature": 0.7, "top_p": 0.9}],
@@ -236,13 +356,13 @@ def test_long_prompts_are_read_in_pieces_and_no_room_means_no_guess(folder):
     drafter = ModelDrafter(runner, 264, step_tokens=16)
     made = request(list(range(40)), temperature=0)
     found = [drafter.draft([made], [3]) for _ in range(3)]
-    assert found[:2] == [[[]], [[]]] and len(found[2][0]) == 3
+    assert found[:2] == [[None], [None]] and len(found[2][0]) == 3
     other = request(list(range(40)), ticket=1, temperature=0)
-    assert drafter.draft([other], [3]) == [[]] and drafter.pages.used == 3
+    assert drafter.draft([other], [3]) == [None] and drafter.pages.used == 3
     drafter.forget(0)
     drafter.forget(0)
     assert drafter.pages.used == 0
-    drafter.pages.check()
+    check(drafter.pages)
 
 
 def test_a_draft_model_has_the_same_tokenizer(folder, tmp_path):

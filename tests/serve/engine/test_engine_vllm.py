@@ -45,7 +45,7 @@ def lives(process):
     return state != "Z"
 
 
-def gone(process, seconds=10.0):
+def gone(process, seconds=60.0):
     until = time.monotonic() + seconds
     while lives(process) and time.monotonic() < until:
         time.sleep(0.02)

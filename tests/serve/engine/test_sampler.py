@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curbcut.serve.engine import text
+from curbcut.serve.engine.chooser import begin
 from curbcut.serve.engine.draws import chance, draw
 from curbcut.serve.engine.interface import Asked, Sampling, Unfit
 from curbcut.serve.engine.request import Piece, Request
-from curbcut.serve.engine.sampler import begin, take
+from curbcut.serve.engine.sampler import take
 
 VOCAB = 264
 
@@ -259,6 +260,17 @@ def test_odds_of_a_prompt_in_pieces():
     expected = [float(logits[at].log_softmax(-1)[prompt[at + 1]]) for at in range(6)]
     assert [one.logprob for one in odds[1:]] == pytest.approx(expected, abs=1e-5)
     assert all(len(one.top) == 2 for one in odds[1:])
+
+
+def test_odds_of_a_prompt_start_over_with_it_and_one_token_has_none():
+    made = request(prompt=(4, 5, 6), prompt_logprobs=0)
+    for _ in range(2):
+        take(torch.randn(2, VOCAB), [Piece(made, 0, 2, 2)])
+        assert made.prompt_odds[0] is None
+        assert [one.token for one in made.prompt_odds[1:]] == [5, 6]
+    short = request(prompt=(4,), prompt_logprobs=0)
+    assert len(take(torch.randn(1, VOCAB), [Piece(short, 0, 1, 1)])[0]) == 1
+    assert short.prompt_odds == [None]
 
 
 def test_a_piece_that_wants_nothing_has_no_list():

@@ -24,8 +24,7 @@ from curbcut.facts import physics
 from curbcut.physics import power, serving_work
 from curbcut.physics.numbers import Columns, columns
 from curbcut.physics.operations import layer_matmuls
-from curbcut.physics.serving_constants import NAMES as SERVING
-from curbcut.physics.serving_constants import serving_constants
+from curbcut.physics.serving_constants import NAMES, UNFITTED, serving_constants
 from curbcut.physics.serving_passes import (
     ROUTED,
     decode_seconds,
@@ -139,7 +138,7 @@ def predicted(of: Table, found: Values) -> Found:
     reading = np.array([found.get((READ + row.task, ""), 0.0) for row in rows])
     engine, more, extra = _blocks(of, found)
     times = Columns(**{name: found.column(name, rows) if (name, "") in found
-                       else getattr(_V, name) for name in SERVING})
+                       else getattr(_V, name) for name in (*NAMES, *UNFITTED)})
     each = of.batch / of.engine.dp
     slowed = engine.with_columns(expert_bytes=engine.expert_bytes / found["expert_bandwidth", ""])
     step = (decode_seconds(of.shape, slowed, of.chip, times, each, prompt + of.output_tokens / 2)

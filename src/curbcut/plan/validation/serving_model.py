@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curbcut.physics.numbers import Columns, columns, taken
-from curbcut.physics.serving_constants import NAMES
+from curbcut.physics.serving_constants import NAMES, UNFITTED
 from curbcut.physics.serving_traffic import (
     Latency,
     apart,
@@ -134,7 +134,7 @@ class Constants(dict[str, float]):
 
     def __getattr__(self, name: str) -> float:
         """The constant of that name."""
-        return self[name]
+        return self[name] if name in self else UNFITTED[name]
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from curbcut.serve.api import shapes
 from curbcut.serve.api.flow import Flow
+from curbcut.serve.engine.address import refuses
 from curbcut.serve.engine.calls import CallPiece
 from curbcut.serve.engine.interface import Delta, TokenOdds
 from curbcut.serve.gateway.refusal import Refused
@@ -32,6 +34,8 @@ class Gathered:
     stopped_by: str | int | None = None
     calls: list[CallPiece] = field(default_factory=list)
     """Calls of tools that an engine elsewhere has read itself."""
+    spelt: list[Mapping[str, Any]] = field(default_factory=list)
+    """Log-probabilities of tokens that such an engine has spelt itself."""
 
     def add(self, delta: Delta) -> None:
         """Takes one more delta in; raises Refused (500, 503) for an end that is none."""
@@ -41,6 +45,7 @@ class Gathered:
         self.ids += delta.ids
         self.odds += delta.odds
         self.calls += pieces_of(delta)
+        self.spelt += delta.extra.get("logprobs") or ()
         self.prompt_odds = self.prompt_odds or delta.prompt_odds
         self.finish, self.stopped_by = delta.finish, delta.stopped_by
 
@@ -69,9 +74,9 @@ def check_end(delta: Delta) -> None:
     """Raises Refused for an answer that was not ended by its model."""
     if delta.finish == "failed":
         why, status = delta.extra.get("reason"), delta.extra.get("status", 0)
-        if why and 400 <= status < 500:  # an engine elsewhere does not take it
+        if (why and refuses(status)) or status == 429:  # an engine elsewhere does not take it
             raise Refused(429 if status == 429 else 400, f"The engine refuses it: {why}",
-                          code="engine_refused",
+                          code=delta.extra.get("code") or "engine_refused",
                           retry_after_seconds=1 if status == 429 else None)
         raise Refused(500, "The engine failed on this request.", code="engine_failed")
     if delta.finish == "cancelled":
@@ -119,6 +124,20 @@ class EventStream(Response):
         finally:
             await self._events.aclose()
             await self._close()
+
+
+async def begun(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """The events, once the first of them is there. An engine elsewhere may refuse until then:
+    that is raised here, where the status line is not sent yet.
+    """
+    first = await anext(events, "")
+
+    async def all_of_them() -> AsyncGenerator[str, None]:
+        async with aclosing(events) as rest:
+            yield first
+            async for text in rest:
+                yield text
+    return all_of_them()
 
 
 async def guarded(events: AsyncGenerator[str, None],

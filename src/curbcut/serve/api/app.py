@@ -39,6 +39,8 @@ def build(models: Models, *, verify: Verify | None, limits: Limits, uses: Uses,
     posts: dict[str, Answer] = {
         "/v1/completions": completions, "/v1/chat/completions": chats,
         "/v1/embeddings": texts.embed, "/v1/responses": responses,
+        "/v1/responses/input_tokens": texts.count_response,
+        "/v1/chat/completions/input_tokens": texts.count_chat,
         "/tokenize": texts.tokenise_text, "/detokenize": texts.detokenise_tokens}
     gets: dict[str, Answer] = {
         "/v1/models": _models, "/v1/models/{name:path}": _one_model, "/health": _health,

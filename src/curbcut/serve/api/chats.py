@@ -15,6 +15,7 @@ from curbcut.serve.api import shapes
 from curbcut.serve.api.answers import (
     EventStream,
     Gathered,
+    begun,
     counted,
     gathered,
     guarded,
@@ -43,8 +44,9 @@ async def chats(house: House, request: Request) -> Response:
         flow = await house.begin(request, borrowed, asked, ask.n)
         if ask.stream:
             told = Streaming(borrowed, ask, flow, head, asked[0].prompt)
-            events = guarded(told.events(), lambda r: shapes.event(r.body))
-            return EventStream(events, stack.pop_all().aclose, headers)
+            events = told.events() if borrowed.vocabulary else await begun(told.events())
+            return EventStream(guarded(events, lambda r: shapes.event(r.body)),
+                               stack.pop_all().aclose, headers)
         answers = await gathered(flow, ask.n)
         choices = [_choice(borrowed, ask, index, answer) for index, answer in enumerate(answers)]
         more: dict[str, Any] = {"usage": counted(flow)}
@@ -74,9 +76,10 @@ async def asked_of(house: House, borrowed: Borrowed, ask: Chat, key: str | None)
 
 def _elsewhere(ask: Chat) -> dict[str, Any]:
     """What an engine elsewhere has to know beside the messages."""
-    given, extra = ask.conversation, {}
+    given = ask.conversation
+    extra: dict[str, Any] = {} if ask.max_tokens is not None else {"max_tokens": None}
     if ask.tools:
-        extra = {"tools": list(ask.tools), "parallel_tool_calls": ask.parallel,
+        extra |= {"tools": list(ask.tools), "parallel_tool_calls": ask.parallel,
                  "tool_choice": {"type": "function", "function": {"name": ask.choice.name}}
                  if ask.choice.mode == "named" else ask.choice.mode}
     if given.variables:
@@ -127,7 +130,8 @@ def read_whole(borrowed: Borrowed, ask: Chat,
     """The text of an answer and its calls."""
     reader = reader_of(borrowed, ask)
     if reader is None:
-        return answer.text, []
+        merged = _merged(answer.calls)
+        return (answer.text or None) if merged else answer.text, merged
     pieces = [*reader.add(answer.text), *reader.finish()]
     text = plain(borrowed, ask, "".join(piece for piece in pieces if isinstance(piece, str)))
     calls = [piece for piece in pieces if isinstance(piece, CallPiece)]
@@ -150,10 +154,9 @@ def finish_of(finish: str | None, called: bool) -> str:
 
 def _choice(borrowed: Borrowed, ask: Chat, index: int, answer: Gathered) -> dict[str, Any]:
     text, calls = read_whole(borrowed, ask, answer)
-    calls = calls or _merged(answer.calls)
     if ask.echo and ask.conversation.goes_on:
         text = f"{ask.conversation.messages[-1]['content']}{text or ''}"
-    logprobs = Spelling(borrowed.vocabulary, ask.tokens_as_ids).chat(answer.odds) \
+    logprobs = Spelling(borrowed.vocabulary, ask.tokens_as_ids).chat(answer.odds, answer.spelt) \
         if ask.sampling.logprobs is not None else None
     said = shapes.message(text, [written_call(call, streamed=False) for call in calls])
     choice = shapes.chat_choice(index, said, finish_of(answer.finish, bool(calls)), logprobs)
@@ -232,19 +235,23 @@ class Streaming:
             more["prompt_token_ids"] = list(self._prompt)
         if self._ask.sampling.prompt_logprobs is not None:
             more["prompt_logprobs"] = self._spelling.prompt(delta.prompt_odds)
-        return [self._events.choice(shapes.chat_piece(index, said), **more)]
+        return [self._events.choice(shapes.chat_piece(index, said), self._running(), **more)]
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> str:
         """A chunk, with what belongs to the tokens that are not told yet."""
         untold = self._untold[index]
         self._untold[index] = Gathered(stopped_by=untold.stopped_by)
-        logprobs = self._spelling.chat(untold.odds) \
-            if self._ask.sampling.logprobs is not None and (untold.odds or not finish) else None
+        logprobs = self._spelling.chat(untold.odds, untold.spelt) \
+            if self._ask.sampling.logprobs is not None and (
+                untold.odds or untold.spelt or not finish) else None
         choice = shapes.chat_piece(index, delta, finish, logprobs)
         if self._ask.return_ids:
             choice["token_ids"] = untold.ids
         if finish and untold.stopped_by is not None:
             choice["stop_reason"] = untold.stopped_by
-        counts = counted(self._flow) if self._ask.running_usage and self._ask.include_usage \
+        return self._events.choice(choice, self._running())
+
+    def _running(self) -> dict[str, Any] | None:
+        """The counts so far, where every chunk has them."""
+        return counted(self._flow) if self._ask.running_usage and self._ask.include_usage \
             else None
-        return self._events.choice(choice, counts)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from curbcut.serve.api import shapes
-from curbcut.serve.api.answers import EventStream, Gathered, counted, gathered, guarded
+from curbcut.serve.api.answers import EventStream, Gathered, begun, counted, gathered, guarded
 from curbcut.serve.api.door import read
 from curbcut.serve.api.flow import Flow
 from curbcut.serve.api.house import Borrowed, House, encoded, questions, readied
@@ -33,15 +33,18 @@ async def completions(house: House, request: Request) -> Response:
             if borrowed.vocabulary is not None or not isinstance(prompt, str) else prompt
             for prompt in ask.prompts]
         asked = questions(borrowed, ask, prompts, ask.best_of, house.limits, "prompt",
-                          request.scope.get("curbcut.key"), _sampling(ask))
+                          request.scope.get("curbcut.key"), _sampling(borrowed, ask),
+                          _elsewhere(borrowed, ask))
         head = shapes.Head("completion", borrowed.name, borrowed.fingerprint)
         headers = {"X-Request-Id": head.id}
         told = _Telling(borrowed, ask, [question.prompt for question in asked[::ask.best_of]])
         await readied(borrowed, asked)
         flow = await house.begin(request, borrowed, asked, ask.best_of)
         if ask.stream:
-            events = guarded(_events(flow, head, told), lambda r: shapes.event(r.body))
-            return EventStream(events, stack.pop_all().aclose, headers)
+            events = _events(flow, head, told)
+            events = events if borrowed.vocabulary else await begun(events)
+            return EventStream(guarded(events, lambda r: shapes.event(r.body)),
+                               stack.pop_all().aclose, headers)
         answers = await gathered(flow, len(asked))
         choices = [told.choice(index, answers[place])
                    for index, place in enumerate(_best(answers, ask))]
@@ -49,9 +52,16 @@ async def completions(house: House, request: Request) -> Response:
         return JSONResponse(head.part(choices, chunk=False) | {"usage": counts}, headers=headers)
 
 
-def _sampling(ask: Completion) -> Sampling:
+def _elsewhere(borrowed: Borrowed, ask: Completion) -> dict[str, Any]:
+    """What an engine elsewhere is told beside the prompt: only it can spell the prompt's tokens."""
+    if borrowed.vocabulary is not None or not ask.echo or ask.sampling.logprobs is None:
+        return {}
+    return {"echo": True} | ({"max_tokens": 0} if ask.max_tokens == 0 else {})
+
+
+def _sampling(borrowed: Borrowed, ask: Completion) -> Sampling:
     sampling = ask.sampling
-    if ask.echo and sampling.logprobs is not None:
+    if ask.echo and sampling.logprobs is not None and borrowed.vocabulary is not None:
         sampling = replace(sampling, prompt_logprobs=max(sampling.logprobs,
                                                          sampling.prompt_logprobs or 0))
     if ask.best_of > ask.n and sampling.logprobs is None:
@@ -78,6 +88,7 @@ class _Telling:
         self._spelling = Spelling(borrowed.vocabulary, ask.tokens_as_ids)
         self._legacy: dict[int, Legacy] = {}
         self._given = ask.prompts
+        self._echoes = bool(_elsewhere(borrowed, ask))
         self.plain = ask.sampling.logprobs is None and not ask.return_ids \
             and ask.sampling.prompt_logprobs is None and ask.max_tokens != 0
         """Whether there is nothing but text to tell."""
@@ -85,7 +96,7 @@ class _Telling:
     def choice(self, index: int, answer: Gathered, *, begins: bool = True) -> dict[str, Any]:
         """One answer, or a piece of it; `begins` says whether it is the first piece."""
         ask, prompt = self._ask, self._prompts[index // self._ask.n]
-        hidden = ask.max_tokens == 0
+        hidden = ask.max_tokens == 0 and not self._echoes
         if hidden:  # one token was made, for an engine makes at least one: nobody asked for it
             answer = replace(answer, texts=[], ids=[], odds=[], stopped_by=None,
                              finish=answer.finish and "length")
@@ -95,8 +106,8 @@ class _Telling:
             legacy = self._legacy.setdefault(index, Legacy(self._spelling))
             tokens = prompt if echo and isinstance(prompt, tuple) else ()
             odds = [*(answer.prompt_odds if tokens else ()), *answer.odds]
-            logprobs = legacy.add(odds, tokens)
-        text = (self._echoed(index // ask.n) if echo else "") + answer.text
+            logprobs = legacy.add(odds, tokens, answer.spelt)
+        text = (self._echoed(index // ask.n) if echo and not self._echoes else "") + answer.text
         choice = shapes.completion_choice(index, text, answer.finish, logprobs)
         if answer.stopped_by is not None:
             choice["stop_reason"] = answer.stopped_by
@@ -134,7 +145,7 @@ async def _events(flow: Flow, head: shapes.Head, told: _Telling) -> AsyncGenerat
                     continue
                 piece = Gathered()
                 piece.add(delta)
-                if not begins and not delta.text and not delta.finish and not delta.ids:
+                if not begins and not (delta.text or delta.finish or delta.ids or piece.spelt):
                     continue
                 counts = counted(flow) if ask.running_usage and ask.include_usage else None
                 written.append(events.choice(told.choice(index, piece, begins=begins), counts))

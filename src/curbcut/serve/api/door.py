@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -21,8 +23,21 @@ OPEN_PATHS = frozenset(("/health", "/ping", "/version"))
 """Paths that tell nothing, and ask for no key."""
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
-_KNOWN_SECONDS = 2.0
+KNOWN_SECONDS = 2.0
 """A key that was good is asked about again after so long."""
+
+
+class Still:
+    """Whether a request's key is still good, asked as often as its answer goes on."""
+
+    def __init__(self, until: float,
+                 ask: Callable[[], Awaitable[tuple[str | None, float]]]) -> None:
+        self._until, self._ask = until, ask
+
+    async def check(self) -> None:
+        """Raises Refused (401) once the key is no longer good."""
+        if time.monotonic() >= self._until:
+            _, self._until = await self._ask()
 
 
 class Door:
@@ -39,17 +54,20 @@ class Door:
         """One request."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                scope["curbcut.key"] = await self._who(Request(scope))
+                request = Request(scope)
+                scope["curbcut.key"], until = await self._who(request)
+                scope["curbcut.still"] = Still(until, partial(self._who, request))
             except Refused as refused:
                 await refusal(refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _who(self, request: Request) -> str | None:
+    async def _who(self, request: Request) -> tuple[str | None, float]:
+        """The name of who asks, and until when that is known."""
         given = request.headers.getlist("authorization")
         check_origin(request.headers.get("host"), request.headers.get("origin"), self._verify)
         if self._verify is None:
-            return None
+            return None, math.inf
         if len(given) > 1:
             raise Refused(401, "There are two Authorization headers.", code="invalid_api_key")
         secret = given[0] if given else None
@@ -60,8 +78,9 @@ class Door:
             name = await asyncio.to_thread(identify, secret, self._verify)
             if len(self._known) > 1000:
                 self._known.clear()
-            self._known[digest] = (now + _KNOWN_SECONDS, name)
-        return name
+            until = now + KNOWN_SECONDS
+            self._known[digest] = until, name
+        return name, until
 
 
 async def read(request: Request, limits: Limits) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -111,13 +111,15 @@ class Asker:
 class Flow:
     """An accepted request: its deltas as they come, and its use told once, however it ends.
 
-    `asked` are the questions, `each` of them of every prompt, one prompt after the other.
+    `asked` are the questions, `each` of them of every prompt, one prompt after the other. `still`
+    raises Refused once whoever asked may ask no longer.
     """
 
     def __init__(self, engine: Engine, tell: OnUse, asker: Asker, asked: Sequence[Asked],
-                 each: int = 1) -> None:
+                 each: int = 1, still: Callable[[], Awaitable[None]] | None = None) -> None:
         self._engine, self._tell, self._asker, self._asked = engine, tell, asker, asked
         self._first_seconds: float | None = None
+        self._still = still
         self._each, self._lock = each, threading.Lock()
         self._tickets: list[int] = []
         self._pending: Deltas = []
@@ -162,13 +164,18 @@ class Flow:
             raise
 
     async def deltas(self) -> AsyncGenerator[Deltas, None]:
-        """What came together, up to the end of all answers; leaving early frees the slots."""
+        """What came together, up to the end of all answers; leaving early frees the slots.
+
+        Raises Refused (401) in place of what comes after the key is no longer good.
+        """
         left = len(self._asked)
         try:
             while left:
                 if not self._pending:
                     self._waiting = asyncio.get_running_loop().create_future()
                     await self._waiting
+                if self._still is not None:
+                    await self._still()
                 pending, self._pending = self._pending, []
                 left -= sum(delta.finish is not None for _, delta in pending)
                 yield pending

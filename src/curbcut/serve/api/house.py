@@ -114,7 +114,8 @@ class House:
                     each: int = 1) -> Flow:
         """Takes questions in; raises Refused."""
         asker = Asker(request.scope.get("curbcut.key"), borrowed.name, borrowed.adapter)
-        flow = Flow(borrowed.engine, self.tell, asker, asked, each)
+        still = request.scope.get("curbcut.still")
+        flow = Flow(borrowed.engine, self.tell, asker, asked, each, still and still.check)
         await flow.start(self.crossing(), request.receive)
         return flow
 
@@ -190,7 +191,7 @@ def questions(borrowed: Borrowed, ask: Ask, prompts: Sequence[tuple[int, ...] | 
         known = borrowed.vocabulary is not None or (prompt and isinstance(prompt[0], int))
         limit = None if ask.max_tokens is None else max(1, ask.max_tokens)
         if known:
-            prompt = _kept(prompt, ask.truncate, engine.context_tokens - (limit or 1))  # type: ignore[arg-type]
+            prompt = _kept(prompt, ask, engine.context_tokens - (limit or 1))  # type: ignore[arg-type]
             room = room_for_answer(prompt, limit, engine.context_tokens, limits, param)
         else:
             room = limit or min(limits.answer_tokens, engine.context_tokens)
@@ -206,12 +207,12 @@ def questions(borrowed: Borrowed, ask: Ask, prompts: Sequence[tuple[int, ...] | 
     return asked
 
 
-def _kept(prompt: tuple[int, ...], truncate: int | None, room: int) -> tuple[int, ...]:
-    """The last tokens of a prompt, as many as asked for."""
-    if truncate is None:
+def _kept(prompt: tuple[int, ...], ask: Ask, room: int) -> tuple[int, ...]:
+    """The last (or first) tokens of a prompt, as many as asked for."""
+    if ask.truncate is None:
         return prompt
-    kept = max(1, room) if truncate < 0 else truncate
-    return prompt[-kept:]
+    kept = max(1, room) if ask.truncate < 0 else ask.truncate
+    return prompt[:kept] if ask.keep_first else prompt[-kept:]
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,12 @@ class Spelling:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
-    def chat(self, odds: Iterable[TokenOdds]) -> dict[str, Any]:
-        """The shape of chats."""
+    def chat(self, odds: Iterable[TokenOdds],
+             spelt: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The shape of chats; `spelt` are tokens that an engine elsewhere has spelt itself."""
         return {"content": [self._one(o.token, o.logprob) | {"top_logprobs": [
-            self._one(token, logprob) for token, logprob in o.top]} for o in odds],
+            self._one(token, logprob) for token, logprob in o.top]} for o in odds] + [
+            {key: value for key, value in one.items() if key != "offset"} for one in spelt],
             "refusal": None}
 
     def _one(self, token: int, logprob: float) -> dict[str, Any]:
@@ -54,7 +56,8 @@ class Spelling:
         likeliest ones', by token; the first token has none.
         """
         return [None if o is None else {
-            str(token): {"logprob": max(logprob, _LEAST), "decoded_token": self.text_of(token)}
+            str(token): {"logprob": max(logprob, _LEAST), "decoded_token":
+                         self.text_of(token) if self.vocabulary else None}
             for token, logprob in dict([*o.top, (o.token, o.logprob)]).items()} for o in odds]
 
 
@@ -67,8 +70,11 @@ class Legacy:
     _characters: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
-    def add(self, odds: Iterable[TokenOdds | None], tokens: Sequence[int] = ()) -> dict[str, Any]:
-        """Some more tokens; one without odds (the first of a prompt) is told by `tokens`."""
+    def add(self, odds: Iterable[TokenOdds | None], tokens: Sequence[int] = (),
+            spelt: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Some more tokens; one without odds (the first of a prompt) is told by `tokens`, and
+        `spelt` are those that an engine elsewhere has spelt itself.
+        """
         shown: dict[str, list[Any]] = {"text_offset": [], "token_logprobs": [], "tokens": [],
                                        "top_logprobs": []}
         for place, o in enumerate(odds):
@@ -80,4 +86,11 @@ class Legacy:
                 self.spelling.text_of(token): max(logprob, _LEAST)
                 for token, logprob in (o.top or ((o.token, o.logprob),))})
             self._offset += len(self._characters.decode(self.spelling.bytes_of(token)))
+        for one in spelt:
+            shown["tokens"].append(one["token"])
+            shown["text_offset"].append(one.get("offset", self._offset))
+            shown["token_logprobs"].append(one["logprob"])
+            shown["top_logprobs"].append({top["token"]: top["logprob"] for top in
+                                          one["top_logprobs"]} or None)
+            self._offset += len(self._characters.decode(bytes(one["bytes"])))
         return shown

@@ -12,6 +12,8 @@ from curbcut.serve.gateway.table import Table, schema_of
 BODIES: Mapping[str, Table] = {
     "/v1/completions": completion.TABLE, "/v1/chat/completions": chat.TABLE,
     "/v1/embeddings": embeddings.TABLE, "/v1/responses": responses.TABLE,
+    "/v1/responses/input_tokens": responses.TABLE,
+    "/v1/chat/completions/input_tokens": chat.TABLE,
     "/tokenize": tokens.TOKENISE, "/detokenize": tokens.DETOKENISE,
 }
 """The routes that read a body, and their fields."""

@@ -42,7 +42,7 @@ async def responses(house: House, request: Request) -> Response:
         [answer] = await gathered(flow, 1)
         text, calls = read_whole(borrowed, ask.chat, answer)
         status = "completed" if answer.finish == "stop" else "incomplete"
-        logprobs = _logprobs(borrowed, answer.odds) if ask.with_logprobs else []
+        logprobs = _logprobs(borrowed, answer.odds, answer.spelt) if ask.with_logprobs else []
         output = ([_message(_new("msg"), text or "", status, logprobs)]
                   if text or not calls else []) \
             + [_call(_new("fc"), call, status) for call in calls]
@@ -53,8 +53,9 @@ def _new(kind: str) -> str:
     return f"{kind}_{uuid4().hex}"
 
 
-def _logprobs(borrowed: Borrowed, odds: list[TokenOdds]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = Spelling(borrowed.vocabulary).chat(odds)["content"]
+def _logprobs(borrowed: Borrowed, odds: list[TokenOdds],
+              spelt: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = Spelling(borrowed.vocabulary).chat(odds, spelt)["content"]
     return found
 
 
@@ -113,6 +114,7 @@ class _Streaming:
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._odds: list[TokenOdds] = []
+        self._spelt: list[Mapping[str, Any]] = []
 
     async def events(self) -> AsyncGenerator[str, None]:
         """All events; raises Refused."""
@@ -145,6 +147,7 @@ class _Streaming:
 
     def _of(self, delta: Delta) -> list[str]:
         self._odds += delta.odds
+        self._spelt += delta.extra.get("logprobs") or ()
         pieces: list[str | CallPiece] = [*pieces_of(delta)]
         if self._reader is None:
             pieces.append(delta.text)
@@ -168,8 +171,8 @@ class _Streaming:
             written.append(self._within("response.content_part.added", content_index=0,
                                         part=_text_part("", [])))
         part = self._open["content"][0]
-        odds, self._odds = self._odds, []
-        logprobs = _logprobs(self._borrowed, odds) if self._ask.with_logprobs else []
+        odds, self._odds, spelt, self._spelt = self._odds, [], self._spelt, []
+        logprobs = _logprobs(self._borrowed, odds, spelt) if self._ask.with_logprobs else []
         part["text"] += text
         part["logprobs"] += logprobs
         if text:

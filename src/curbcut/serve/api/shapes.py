@@ -110,6 +110,6 @@ def event(content: Mapping[str, Any] | str, name: str = "") -> str:
 
 def model_card(served: Served) -> dict[str, Any]:
     """One line of /v1/models."""
-    card = {"id": served.name, "object": "model", "created": served.created,
-            "owned_by": "curbcut", "max_model_len": served.context_tokens}
-    return card | {"root": served.parent, "parent": served.parent} if served.parent else card
+    return {"id": served.name, "object": "model", "created": served.created,
+            "owned_by": "curbcut", "max_model_len": served.context_tokens,
+            "root": served.parent or served.name, "parent": served.parent or None}

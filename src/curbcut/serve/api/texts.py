@@ -1,4 +1,6 @@
-"""POST /v1/embeddings, /tokenize and /detokenize: what is made of texts without an answer."""
+"""POST /v1/embeddings, /tokenize, /detokenize, .../input_tokens: what is made of texts without an
+answer.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ from curbcut.serve.api.door import read
 from curbcut.serve.api.flow import Use
 from curbcut.serve.api.house import Borrowed, House, conversed, encoded
 from curbcut.serve.engine.interface import Busy, Closed, Unfit
+from curbcut.serve.gateway.chat import Chat, chat
 from curbcut.serve.gateway.embeddings import embeddings
 from curbcut.serve.gateway.limits import check_known, room_for_answer
 from curbcut.serve.gateway.refusal import Refused
+from curbcut.serve.gateway.responses import respond
 from curbcut.serve.gateway.tokens import detokenise, tokenise
 
 
@@ -76,7 +80,8 @@ async def tokenise_text(house: House, request: Request) -> Response:
                       if isinstance(ask.prompt, str)
                       else await conversed(borrowed, ask.prompt, ask.add_special))
         answer: dict[str, Any] = {"count": len(tokens), "tokens": tokens,
-                                  "max_model_len": borrowed.engine.context_tokens}
+                                  "max_model_len": borrowed.engine.context_tokens,
+                                  "token_strs": None}
         if ask.with_texts:
             answer["token_strs"] = [vocabulary.decode([token], special=True) for token in tokens]
         if ask.pieces:
@@ -84,6 +89,23 @@ async def tokenise_text(house: House, request: Request) -> Response:
             answer["tokens"] = [{"id": token, "piece": _piece(text, vocabulary.bytes_of(token))}
                                 for token, text in zip(tokens, texts, strict=True)]
     return JSONResponse(answer)
+
+
+async def count_chat(house: House, request: Request) -> Response:
+    """How many tokens the prompt of a chat has."""
+    return await _count(house, chat(await read(request, house.limits), house.limits))
+
+
+async def count_response(house: House, request: Request) -> Response:
+    """How many tokens the prompt of a response has."""
+    return await _count(house, respond(await read(request, house.limits), house.limits).chat)
+
+
+async def _count(house: House, ask: Chat) -> Response:
+    async with house.borrow(ask.model) as borrowed:
+        borrowed.needs_vocabulary()
+        tokens = await conversed(borrowed, ask.conversation, ask.add_special)
+    return JSONResponse({"object": "response.input_tokens", "input_tokens": len(tokens)})
 
 
 def _piece(text: str, raw: bytes | None) -> str | list[int]:

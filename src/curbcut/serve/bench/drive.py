@@ -113,22 +113,23 @@ async def _client(where: Address) -> AsyncIterator[Client]:
 
 
 async def _model(client: Client, wanted: str) -> str:
-    """The model to ask: the one that is wanted, or the only one there is."""
+    """The model to ask: the one that is wanted, or the only one there is (but adapters of it)."""
     answer = await client.get("/v1/models")
     place = url(client.where)
     if answer.error or answer.status != 200:
         raise _unreachable(answer, place, "/v1/models")
-    known = [str(one.get("id")) for one in read_json(answer.body()).get("data") or ()
-             if isinstance(one, dict)]
+    listed = [one for one in read_json(answer.body()).get("data") or () if isinstance(one, dict)]
+    known = [str(one.get("id")) for one in listed]
     if wanted:
         if wanted not in known:
             raise UnknownName("model", wanted, known, where=place)
         return wanted
-    if len(known) != 1:
+    whole = [str(one.get("id")) for one in listed if not one.get("parent")]  # adapters have one
+    if len(whole) != 1:
         raise InputError(f"serves {len(known)} models", where=place,
-                         mend=f"--model one of: {', '.join(known[:12])}" if known
+                         mend=f"--as one of: {', '.join(known[:12])}" if known
                          else "look whether it has loaded one")
-    return known[0]
+    return whole[0]
 
 
 def _unreachable(answer: Answer, place: str, path: str) -> CurbcutError:

@@ -70,10 +70,9 @@ class Open:
     def _when(self, expected: float, seconds: float) -> float:
         """When so many requests are expected to have come: rate t + (to - rate) t^2 / 2 seconds."""
         slope = (self.to - self.rate) / seconds if self.to and seconds else 0.0
-        if not slope:
-            return expected / self.rate
         inside = self.rate**2 + 2 * slope * expected
-        return (math.sqrt(inside) - self.rate) / slope if inside >= 0 else math.inf
+        # The root in the form that a slope near 0 leaves exact.
+        return 2 * expected / (math.sqrt(inside) + self.rate) if inside >= 0 else math.inf
 
     def __str__(self) -> str:
         return f"{self.rate:g}{f'..{self.to:g}' if self.to else ''} requests/s"

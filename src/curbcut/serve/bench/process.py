@@ -17,6 +17,7 @@ from types import FrameType
 
 from curbcut.errors import CurbcutError, InputError
 from curbcut.ledger import FILE_NAME, open_ledger
+from curbcut.serve.engine.watch import watched
 
 END_SECONDS = 20.0
 """How long the server may take to end."""
@@ -52,7 +53,9 @@ def started(folder: Path, options: Sequence[str] = (), *, keyed: bool = False
             with open_ledger(Path(aside) / FILE_NAME) as ledger:
                 key = ledger.create_key("bench")
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors,
+                                   start_new_session=True)
+        watch = watched(process.pid, END_SECONDS)
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -64,6 +67,8 @@ def started(folder: Path, options: Sequence[str] = (), *, keyed: bool = False
             yield Started(said["url"], said["model"], time.perf_counter() - began, key)
         finally:
             _end(process)
+            watch.kill()
+            watch.communicate()
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from curbcut.accounts.energy import JOULES_PER_KWH
+from curbcut.accounts.convert import inverse
+from curbcut.accounts.energy import JOULES_PER_KWH, energy
 from curbcut.meter.energy import EnergyMeter
 from curbcut.meter.sensors import open_sensors
 from curbcut.physics import serving
-from curbcut.physics.serving_traffic import Traffic
 from curbcut.plan.calibration import Pair
 from curbcut.plan.served import under_load
-from curbcut.plan.serving import engine
+from curbcut.plan.serving import busy, engine, traffic
 from curbcut.plan.serving_calibration import ServingLesson, learned
 from curbcut.serve.bench.drive import Metered
 from curbcut.serve.bench.lengths import Asking
@@ -55,6 +55,8 @@ def forecast(run: Run, load: Load, pairs: Iterable[Pair] = ()) -> Account:
     the traffic already: `as_asked`); `pairs` of earlier sessions and benches correct it.
     """
     lesson = learned(run.machine, run.recipe.precision, pairs)
+    if lesson is not None:
+        run = lesson.accepting(run)
     if isinstance(load, Closed):
         return _of_users(run, load, lesson)
     found = under_load(run)
@@ -81,10 +83,7 @@ def _of_users(run: Run, load: Closed, lesson: ServingLesson | None) -> Account:
         return Account(seconds={"ttft": why, "tpot": why}, tokens_per_second={"answers": why})
     users = (load.users + load.most) / 2
     inside = min(users, float(job.max_batch))
-    met = serving.latency(run.model, found, Traffic(
-        concurrency=inside, prompt_tokens=job.prompt_tokens, output_tokens=job.output_tokens,
-        prefix_hit_rate=job.prefix_hit_rate, drafted=job.drafted_tokens,
-        acceptance=job.acceptance))
+    met = serving.latency(run.model, found, traffic(run, inside))
     seconds = {kind: serving.estimate(run.machine, run.recipe.precision, float(value),
                                       job.weight_precision)
                for kind, value in (("ttft", met.ttft_seconds), ("tpot", met.tpot_seconds))}
@@ -95,8 +94,11 @@ def _of_users(run: Run, load: Closed, lesson: ServingLesson | None) -> Account:
     if users > inside:
         queued = each.scaled(users / inside - 1)
         seconds["ttft"] = seconds["ttft"].plus(queued, seconds["ttft"].source)
-    return Account(seconds=seconds, tokens_per_second={
-        "answers": _over(inside * job.output_tokens, each)})
+    speed = _over(inside * job.output_tokens, each)
+    shares = busy(run, traffic(run, inside), float(met.batch), speed.value or 0.0, 1.0)
+    kwh = energy(run.machine, run.place, inverse(speed), shares=shares)["facility"]
+    return Account(seconds=seconds, tokens_per_second={"answers": speed},
+                   joules_per_token={"answer": kwh.scaled(JOULES_PER_KWH)})
 
 
 def _over(amount: float, seconds: Estimate) -> Estimate:

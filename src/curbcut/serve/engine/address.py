@@ -22,11 +22,21 @@ ERRORS = (OSError, http.client.HTTPException, ValueError)
 
 
 class Failed(Exception):
-    """The other side refused, or said what cannot be read. `status` is HTTP's, 0 for none."""
+    """The other side refused, or said what cannot be read. `status` is HTTP's, 0 for none, and
+    `code` OpenAI's name of the error, "" for none.
+    """
 
-    def __init__(self, why: str, status: int = 0, again_seconds: float = 1.0) -> None:
+    def __init__(self, why: str, status: int = 0, again_seconds: float = 1.0,
+                 code: str = "") -> None:
         super().__init__(why)
-        self.status, self.again_seconds = status, again_seconds
+        self.status, self.again_seconds, self.code = status, again_seconds, code
+
+
+def refuses(status: int) -> bool:
+    """Whether a status says that the request itself is wrong, so that nobody would take it; not
+    who asks (401, 403), where (404), or when (408, 429).
+    """
+    return 400 <= status < 500 and status not in (401, 403, 404, 408, 429)
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,13 @@ def accepted(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
         told = json.loads(said)
         inner = told.get("error", told)
         why = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+        code = inner.get("code") if isinstance(inner, dict) else None
     except (ValueError, AttributeError, RecursionError):
-        why = said.decode(errors="replace").strip()
+        why, code = said.decode(errors="replace").strip(), None
     again = response.headers.get("Retry-After", "")
     raise Failed(f"HTTP {response.status}: {why[:500]}", response.status,
-                 min(float(again), 60.0) if again.isdigit() else 1.0)
+                 min(float(again), 60.0) if again.isdigit() else 1.0,
+                 code[:64] if isinstance(code, str) else "")
 
 
 def whole(response: http.client.HTTPResponse) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,6 +89,16 @@ class PagedCache:
         return keys.transpose(1, 2), values.transpose(1, 2)
 
 
+class _Block(NamedTuple):
+    """Queries `start` to `end` of a long piece meet the first `seen` keys."""
+
+    start: int
+    end: int
+    seen: int
+    mask: Tensor
+    """Additive, [1, group * (end - start), seen]."""
+
+
 @dataclass(frozen=True)
 class _Group:
     """Pieces of one length that are computed together: rows `row` to `row + b * count`."""
@@ -102,6 +113,8 @@ class _Group:
     alone and its pages lie one after another."""
     mask: Tensor | None
     """Additive, [b, 1, 1 or group * count, t]; None for a long piece, which is causal."""
+    blocks: tuple[_Block, ...] = ()
+    """Of a long piece on a CPU."""
 
 
 class StepView:
@@ -148,7 +161,9 @@ class StepView:
                 beyond = beyond.repeat(1, 1, self._group, 1)
             mask = torch.zeros(beyond.shape, dtype=cache.dtype, device=device)
             mask.masked_fill_(beyond, -math.inf)
-        return _Group(row, b, count, max(ends), table, mask)
+        blocks = _blocks(count, max(ends), self._group, cache.dtype) if (
+            mask is None and device.type == "cpu") else ()
+        return _Group(row, b, count, max(ends), table, mask, blocks)
 
     def become(self, other: StepView) -> None:
         """Takes over what another view of the same sizes, all pieces of one token, holds."""
@@ -173,7 +188,8 @@ class StepView:
             query = rows[one.row: one.row + one.b * one.count, :heads]
             query = query.view(one.b, one.count, -1, self._group, width).permute(0, 2, 3, 1, 4)
             if one.mask is None:
-                part = _causal(query[0], keys[0, :, : one.end], values[0, :, : one.end])[None]
+                part = _causal(query[0], keys[0, :, : one.end], values[0, :, : one.end],
+                               one.blocks)[None]
             else:
                 part = _masked(query.flatten(2, 3), keys, values, one.mask)
             part = part.view(one.b, -1, self._group, one.count, width).permute(0, 3, 1, 2, 4)
@@ -193,7 +209,18 @@ def _masked(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     return F.scaled_dot_product_attention(query, keys, values, mask)[:, :, :rows]
 
 
-def _causal(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _blocks(count: int, t: int, group: int, dtype: torch.dtype) -> tuple[_Block, ...]:
+    """The blocks in which the last `count` of t positions meet the keys; all layers use them."""
+    found = []
+    for start in range(0, count, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, count)
+        seen = t - count + end
+        one = torch.full((end - start, seen), -math.inf, dtype=dtype).triu_(1 + t - count + start)
+        found.append(_Block(start, end, seen, one.repeat(group, 1)[None]))
+    return tuple(found)
+
+
+def _causal(query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[_Block]) -> Tensor:
     """query [kv_heads, group, s, d] of the last s of t positions, keys and values [kv_heads, t, d]
     -> as query.
 
@@ -201,27 +228,17 @@ def _causal(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     `model.attention`; its kernel of the library is slower (bf16, s = t = 512: 1.3 against 3.5 ms).
     """
     kv, group, s, d = query.shape
-    t = keys.shape[1]
-    if query.device.type != "cpu":
+    if not blocks:
         from torch.nn.attention.bias import causal_lower_right
         flat = query.flatten(0, 1)[None]
         return F.scaled_dot_product_attention(
-            flat, keys[None], values[None], attn_mask=causal_lower_right(s, t),
+            flat, keys[None], values[None], attn_mask=causal_lower_right(s, keys.shape[1]),
             enable_gqa=group > 1)[0]
     keys, values = keys.contiguous(), values.contiguous()  # each block reads them again
     out = query.new_empty(query.shape)
-    for start in range(0, s, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, s)
-        seen = t - s + end
-        scores = torch.baddbmm(query.new_empty(()), query[:, :, start:end].reshape(kv, -1, d),
-                               keys[:, :seen].transpose(1, 2), beta=0, alpha=1 / math.sqrt(d))
-        scores.view(kv, group, end - start, seen)[..., seen - (end - start):].add_(
-            _triangle(end - start, query))
+    for start, end, seen, mask in blocks:
+        scores = torch.baddbmm(mask, query[:, :, start:end].reshape(kv, -1, d),
+                               keys[:, :seen].transpose(1, 2), alpha=1 / math.sqrt(d))
         found = torch.bmm(scores.softmax(-1), values[:, :seen])
         out[:, :, start:end] = found.view(kv, group, end - start, d)
     return out
-
-
-def _triangle(size: int, like: Tensor) -> Tensor:
-    """0 up to the diagonal and -inf behind it, [size, size] in the dtype of `like`."""
-    return torch.full((size, size), -math.inf, dtype=like.dtype, device=like.device).triu_(1)

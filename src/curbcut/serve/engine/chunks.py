@@ -57,9 +57,10 @@ class Reading:
         return Delta(text, self.tokens, ids=ids, odds=odds, prompt_odds=prompt_odds, extra=more,
                      cached_tokens=self.cached_tokens, prompt_tokens=self.prompt_tokens)
 
-    def end(self, finish: Finish | None = None, why: str = "", status: int = 0) -> Delta:
-        """The last delta; `finish` where it was not the server that ended the answer, `why` and
-        with which status of HTTP.
+    def end(self, finish: Finish | None = None, why: str = "", status: int = 0,
+            code: str = "") -> Delta:
+        """The last delta; `finish` where it was not the server that ended the answer, `why`, with
+        which status of HTTP and by which name of the error.
         """
         if not self.counted and not self._ids and self.vocabulary is not None and self._text:
             self.tokens = max(len(self.vocabulary.encode("".join(self._text))), 1)
@@ -67,7 +68,7 @@ class Reading:
         if self._reason in ("tool_calls", "function_call", "content_filter"):
             extra["finish_reason"] = self._reason
         if why:
-            extra |= {"reason": why, "status": status}
+            extra |= {"reason": why, "status": status} | ({"code": code} if code else {})
         found = finish or self.finish or "failed"
         return Delta("", self.tokens, found, cached_tokens=self.cached_tokens,
                      prompt_tokens=self.prompt_tokens, extra=extra,
@@ -84,26 +85,20 @@ class Reading:
             self.cached_tokens = details["cached_tokens"]
 
     def _odds(self, told: Any, more: dict[str, Any]) -> tuple[TokenOdds, ...]:
-        """Log-probabilities in either of OpenAI's two shapes; as they came where a token's number
-        is not known.
+        """Log-probabilities in either of OpenAI's two shapes; where tokens have no numbers here,
+        `more` gets them as they are spelt there.
         """
         if not isinstance(told, Mapping):
             return ()
-        content = told.get("content")
-        if isinstance(content, list):
-            rows = [(one, one.get("top_logprobs") or ()) for one in content]
-        else:
-            alone = zip(told.get("tokens") or (), told.get("token_logprobs") or (), strict=False)
-            tops = told.get("top_logprobs") or ()
-            rows = [({"token": token, "logprob": odd},
-                     [{"token": name, "logprob": value} for name, value in
-                      (tops[place] or {}).items()] if place < len(tops) else ())
-                    for place, (token, odd) in enumerate(alone)]
-        found = [TokenOdds(self._token(one), float(one.get("logprob") or 0.0),
-                           tuple((self._token(other), float(other.get("logprob") or 0.0))
-                                 for other in top)) for one, top in rows]
-        if any(one.token < 0 or any(token < 0 for token, _ in one.top) for one in found):
-            more["logprobs"] = told
+        rows = _rows(told)
+        found = [] if self.vocabulary is None else [
+            TokenOdds(self._token(one), float(one.get("logprob") or 0.0),
+                      tuple((self._token(other), float(other.get("logprob") or 0.0))
+                            for other in top)) for one, top in rows]
+        if self.vocabulary is None or any(
+                one.token < 0 or any(token < 0 for token, _ in one.top) for one in found):
+            more["logprobs"] = [_spelt(one) | {"top_logprobs": [_spelt(other) for other in top]}
+                                for one, top in rows]
             return ()
         return tuple(found)
 
@@ -116,6 +111,29 @@ class Reading:
             return int(text[9:])
         known = self.vocabulary.encode(text) if self.vocabulary is not None and text else []
         return known[0] if len(known) == 1 else -1
+
+
+def _rows(told: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Sequence[Any]]]:
+    """Each token and the likeliest ones in its place, from either shape."""
+    content = told.get("content")
+    if isinstance(content, list):
+        return [(one, one.get("top_logprobs") or ()) for one in content]
+    alone = zip(told.get("tokens") or (), told.get("token_logprobs") or (), strict=False)
+    tops, offsets = told.get("top_logprobs") or (), told.get("text_offset") or ()
+    return [({"token": token, "logprob": odd} | (
+        {"offset": offsets[place]} if place < len(offsets) else {}),
+             [{"token": name, "logprob": value} for name, value in
+              (tops[place] or {}).items()] if place < len(tops) else ())
+            for place, (token, odd) in enumerate(alone)]
+
+
+def _spelt(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A token as it is spelt there, in the shape of chats; `offset` where it was told."""
+    text, raw, odd = _sound(one.get("token", "")), one.get("bytes"), one.get("logprob")
+    spelt = {"token": text, "logprob": None if odd is None else float(odd),
+             "bytes": [int(byte) for byte in raw] if isinstance(raw, list)
+             else list(text.encode())}
+    return spelt | ({"offset": int(one["offset"])} if "offset" in one else {})
 
 
 def _sound(text: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from curbcut.serve.engine.interface import Finish, StepRecord
-from curbcut.serve.engine.request import Request
+from curbcut.serve.engine.request import Piece
 
 
 class Counts:
@@ -23,8 +23,16 @@ class Counts:
         """All of them as they are now."""
         return dict(self.__dict__)
 
-    def answered(self, request: Request, gave: int, now: float) -> None:
-        """A request got its newest `gave` tokens at `now`."""
+    def piece(self, piece: Piece, going: bool, gave: int, now: float) -> None:
+        """A piece gave its request `gave` tokens at `now`; `going` where its answer had begun or
+        was to begin with the one token left to read.
+        """
+        request = piece.request
+        if going:
+            self.drafted_tokens += piece.count - 1
+            self.accepted_tokens += max(0, gave - 1)
+        if not gave:
+            return
         waited, request.newest_seconds = now - request.newest_seconds, now
         self.answer_tokens += gave
         if request.answered > gave:

@@ -113,8 +113,13 @@ def body(asked: Asked, model: str, dialect: Dialect) -> dict[str, Any]:
         raise Unfit("the server behind this model takes no tokens for a prompt")
     whole = sampling.prompt_logprobs is not None    # of which no server tells piece by piece
     said: dict[str, Any] = dict(asked.extra)
-    said |= {"model": asked.adapter or model, "max_tokens": sampling.max_tokens,
-             "temperature": sampling.temperature, "stream": not whole}
+    said = {"max_tokens": sampling.max_tokens} | said
+    if said["max_tokens"] is None:  # as many as there is room for, which only the server knows
+        del said["max_tokens"]
+    if said.get("echo") and dialect.name == "llama.cpp":
+        raise Unfit("the server behind this model does not repeat a prompt")
+    said |= {"model": asked.adapter or model, "temperature": sampling.temperature,
+             "stream": not whole}
     if not whole:
         said["stream_options"] = {"include_usage": True}
     said |= {"messages": list(asked.prompt)} if kind == "messages" else {

@@ -13,7 +13,7 @@ from curbcut.serve.engine.loading import load_runner
 from curbcut.serve.engine.pages import Pages
 from curbcut.serve.engine.request import Piece, Request
 from curbcut.serve.engine.runner import Runner
-from curbcut.serve.engine.sampler import guess
+from curbcut.serve.engine.sampler import draw_tokens
 from curbcut.serve.engine.text import Vocabulary
 
 STEP_TOKENS = 256
@@ -30,8 +30,8 @@ def of_folder(folder: Path, vocabulary: Vocabulary, vocab: int | None = None, *,
     theirs = text.load(folder).tokenizer.get_vocab(with_added_tokens=True)
     if theirs != vocabulary.tokenizer.get_vocab(with_added_tokens=True):
         raise InputError("a draft model must have the same tokenizer as the model it guesses for",
-                         where=str(folder), mend="train the small model with the large one's "
-                         "tokenizer.json")
+                         where=str(folder), mend="train the small model "
+                         "on the same text with the same model.vocab")
     return ModelDrafter(load_runner(folder, sequences=sequences, **how),
                         vocab or vocabulary.size)
 
@@ -40,8 +40,8 @@ class ModelDrafter:
     """A `Drafter` on a runner of its own, with keys and values of its own for each request.
 
     A request has a shadow here: the same tokens and the guesses after them. Guesses that were
-    wrong are written over. While it has not read all of a prompt it guesses nothing, as it does
-    where the pages are used up.
+    wrong are written over. While it has not read all of a prompt it does not know (None), as where
+    the pages are used up.
     """
 
     def __init__(self, runner: Runner, vocab: int, step_tokens: int = STEP_TOKENS) -> None:
@@ -49,9 +49,9 @@ class ModelDrafter:
         self._runner, self._vocab, self._step_tokens = runner, vocab, step_tokens
         self._shadows: dict[int, Request] = {}
 
-    def draft(self, requests: Sequence[Request], most: Sequence[int]) -> list[list[int]]:
+    def draft(self, requests: Sequence[Request], most: Sequence[int]) -> list[list[int] | None]:
         """See `Drafter`: one step of the small model for each place, for all requests at once."""
-        found: dict[int, list[int]] = {request.ticket: [] for request in requests}
+        found: dict[int, list[int]] = {}
         lines: list[tuple[Request, Request, int]] = []
         pieces: list[Piece] = []
         left = self._step_tokens
@@ -66,19 +66,20 @@ class ModelDrafter:
             pieces.append(Piece(shadow, shadow.computed, taken, int(ready)))
             if ready:
                 lines.append((request, shadow, count))
+                found[request.ticket] = []
         for ahead in range(max(most, default=0)):
             if not pieces:
                 break
             logits = self._runner.run(pieces)
             for piece in pieces:
                 piece.request.computed = piece.start + piece.count
-            guesses = guess(logits[:, : self._vocab], [one for one, _, _ in lines], ahead)
+            guesses = draw_tokens(logits[:, : self._vocab], [one for one, _, _ in lines], ahead)
             for (request, shadow, _), token in zip(lines, guesses, strict=True):
                 found[request.ticket].append(token)
                 shadow.tokens.append(token)
             lines = [line for line in lines if line[2] > ahead + 1]
             pieces = [Piece(shadow, shadow.computed, 1, 1) for _, shadow, _ in lines]
-        return [found[request.ticket] for request in requests]
+        return [found.get(request.ticket) for request in requests]
 
     def forget(self, ticket: int) -> None:
         """See `Drafter`."""

@@ -22,6 +22,8 @@ from curbcut.serve.engine.text import Vocabulary
 
 MOST_CHARACTERS = 64 * 1024
 """Longest grammar."""
+_MOST_GBNF = 8192
+"""The same as GBNF, which takes time by the square of its rules to read."""
 _LIMITS: Mapping[str, Any] = {
     "max_items_in_row": 2000, "initial_lexer_fuel": 200_000, "step_lexer_fuel": 100_000,
     "step_max_items": 20_000, "max_lexer_states": 20_000, "max_grammar_size": 50_000,
@@ -128,9 +130,23 @@ def _compiled(grammar: Grammar) -> str:
             return str(LLMatcher.grammar_from_json_schema(_spaced(schema)))
         if grammar.kind == "regex":
             return str(LLMatcher.grammar_from_regex(grammar.source))
-        lark = _of_choices(grammar.source) if grammar.kind == "choice" else grammar.source
+        lark = _of_choices(grammar.source) if grammar.kind == "choice" else _lark(grammar.source)
         return str(LLMatcher.grammar_from_lark(lark))
     except (ValueError, RecursionError) as error:
+        raise Unfit(f"the grammar cannot be read: {_first_line(str(error))}") from None
+
+
+def _lark(source: str) -> str:
+    """A grammar in Lark's notation, also where it is given as GBNF (`root ::= ...`)."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark, is_lark_syntax
+
+    if "::=" not in source or is_lark_syntax(source):
+        return source
+    if len(source) > _MOST_GBNF:
+        raise Unfit(f"a grammar of more than {_MOST_GBNF} characters has to be in Lark's notation")
+    try:
+        return str(gbnf_to_lark(source))
+    except Exception as error:  # of its own, and whatever its reader stumbles over
         raise Unfit(f"the grammar cannot be read: {_first_line(str(error))}") from None
 
 

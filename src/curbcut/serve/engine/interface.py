@@ -185,6 +185,8 @@ class Stats:
     """Pages that nobody holds and whose prompts are still known."""
     running: int = 0
     waiting: int = 0
+    resting: int = 0
+    """Replicas that failed lately, or are gone, and are passed over now."""
 
 
 class Busy(Exception):

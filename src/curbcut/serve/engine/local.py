@@ -3,26 +3,31 @@
 Between any two steps messages (new requests, cancellations, prompts to embed) are read; a step
 takes all running requests one token further, or as many as were guessed right, and fills up with
 pieces of prompts. What a step found is handed out at its end.
+
+Others change a request's answer by rounding at most: prompts are cut up as these leave room, and a
+CPU adds up one row of a wide matrix in another order than several. Log-probabilities move by some
+1e-6 in fp32 and 0.01 in bf16; greedy answers are the same but for ties nearer than that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curbcut.serve.engine import sampler
+from curbcut.serve.engine import chooser, sampler
 from curbcut.serve.engine.answers import delta_of, say
 from curbcut.serve.engine.counts import Counts
+from curbcut.serve.engine.embedding import Embedding, gathered
 from curbcut.serve.engine.interface import (
     Asked,
     Busy,
@@ -45,38 +50,25 @@ _log = logging.getLogger(__name__)
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}
 """New tokens of a step at most, by device: enough for matmuls at full rate, and no more, so that
 answers go on while a long prompt is read."""
-Draft = Callable[[Sequence[Request]], None]
-"""Fills `drafts` of requests whose answers go on; called before each step."""
-
-
-@dataclass(frozen=True)
-class _Cancel:
-    ticket: int
-
-
-@dataclass(frozen=True)
-class _Embed:
-    prompt: tuple[int, ...]
-    found: Future[list[float]]
+Draft = Callable[[Sequence[Request], StepRecord], None]
+"""Fills `drafts` of requests whose answers go on; called after each step, with its record."""
 
 
 class LocalEngine:
     """An `Engine` on a `Runner`. `max_batch` requests run; `max_waiting` may queue; a step has
-    `step_tokens` new tokens at most (0: as suits the device). `careful` checks all books of the
-    cache whenever nothing runs.
+    `step_tokens` new tokens at most (0: as suits the device).
     """
 
     def __init__(self, runner: Runner, vocabulary: Vocabulary, *, max_batch: int = 8,
                  max_waiting: int = 64, step_tokens: int = 0,
                  adapters: Mapping[str, str] | None = None, draft: Draft | None = None,
-                 on_step: OnStep | None = None, careful: bool = False) -> None:
+                 on_step: OnStep | None = None) -> None:
         self.context_tokens = min(runner.context_tokens, runner.pages * runner.page_tokens)
         self.vocab = runner.vocab
         self.vocabulary: Vocabulary | None = vocabulary
         self.adapters: Mapping[str, str] = adapters or {}
-        self._words = vocabulary
+        self._words, self._runner = vocabulary, runner
         self._room, self._on_step, self._draft = max_batch + max_waiting, on_step, draft
-        self._runner, self._careful = runner, careful
         self._pages = Pages(runner.pages, runner.page_tokens)
         usual = STEP_TOKENS["cuda" if torch.cuda.is_available() else "cpu"]
         self._scheduler = Scheduler(self._pages, max_batch, max(step_tokens or usual, max_batch),
@@ -84,13 +76,14 @@ class LocalEngine:
         self._live: dict[int, Request] = {}
         self._news: list[tuple[Request, Delta]] = []
         """What the requests' listeners are told at the end of the step."""
-        self._prompts: deque[_Embed] = deque()
-        self._inbox: queue.SimpleQueue[Request | _Cancel | _Embed | None] = queue.SimpleQueue()
+        self._embedding = Embedding(runner)
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        """What other threads want done on the engine's thread, before the next step."""
         self._counts = Counts()
         self._shown: Mapping[str, Any] = self._counts.copy()
-        self._lock = threading.Lock()   # guards the five names below
-        self._open, self._pending, self._tickets = True, 0, 0
-        self._requests, self._refused = 0, 0
+        self._closing = False
+        self._lock = threading.Lock()   # guards the four names below
+        self._open, self._pending, self._requests, self._refused = True, 0, 0, 0
         self._thread = threading.Thread(target=self._run, name="curbcut-engine", daemon=True)
         self._thread.start()
 
@@ -110,18 +103,17 @@ class LocalEngine:
         request = Request(ticket=0, asked=asked, deliver=deliver, tokens=tokens, text=text,
                           prompt_tokens=len(tokens), sampling=sampling,
                           newest_seconds=time.perf_counter())
-        request.sampler = sampler.begin(request, self._words, self.vocab)
+        chooser.begin(request, self._words, self.vocab)
         with self._lock:
             self._take_in()
             self._requests += 1
-            self._tickets += 1
-            request.ticket = self._tickets
-            self._inbox.put(request)
+            request.ticket = self._requests
+            self._inbox.put(partial(self._begin, request))
         return request.ticket
 
     def cancel(self, ticket: int) -> None:
         """See `Engine.cancel`; a ticket that has ended is no error."""
-        self._inbox.put(_Cancel(ticket))
+        self._inbox.put(partial(self._cancel, ticket))
 
     def embed(self, prompts: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """See `Engine.embed`. Answers go on between any two prompts. Raises ValueError for a
@@ -129,16 +121,13 @@ class LocalEngine:
         """
         if not all(0 < len(prompt) <= self.context_tokens for prompt in prompts):
             raise ValueError("an empty prompt, or one longer than the context")
-        asked = [_Embed(prompt, Future()) for prompt in prompts]
         with self._lock:
             self._take_in()
-            for one in asked:
-                self._inbox.put(one)
+            found = self._embedding.add(prompts)
+        self._inbox.put(_wake)
         try:
-            return [one.found.result() for one in asked]
+            return gathered(found)
         finally:
-            for one in asked:
-                one.found.cancel()
             with self._lock:
                 self._pending -= 1
 
@@ -160,7 +149,7 @@ class LocalEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self.drain()
-        self._inbox.put(None)
+        self._inbox.put(self._stop)
         self._thread.join()
 
     def _take_in(self) -> None:
@@ -176,86 +165,89 @@ class LocalEngine:
     def _run(self) -> None:
         try:
             while self._read_inbox():
-                if self._prompts:
-                    self._embed(self._prompts.popleft())
+                self._embedding.next()
                 pieces: Sequence[Piece] = ()
                 try:
                     pieces = self._scheduler.next_step()
                     if pieces:
                         self._step(pieces)
                 except Exception:  # whatever a step dies of, the requests in it must hear of it
-                    _log.exception("a step failed; the requests in it end")
                     self._fail([piece.request for piece in pieces] or [*self._scheduler.running])
+                    self._tell()
         finally:
             self.drain()
             self._close_down()
 
     def _read_inbox(self) -> bool:
-        """Takes all messages in, waiting for one when idle; False when asked to close."""
-        idle = self._scheduler.idle and not self._prompts
-        if idle:
-            self._check()
-        while idle or not self._inbox.empty():
-            message = self._inbox.get()
+        """Does what was asked for, waiting for it when idle; False when asked to close."""
+        idle = self._scheduler.idle and not self._embedding
+        while not self._closing and (idle or not self._inbox.empty()):
+            self._inbox.get()()
             idle = False
-            if message is None:
-                return False
-            if isinstance(message, Request):
-                self._live[message.ticket] = message
-                self._scheduler.add(message)
-            elif isinstance(message, _Embed):
-                self._prompts.append(message)
-            elif (request := self._live.get(message.ticket)) is not None:
-                self._end(request, "", "cancelled")
         if self._news:
             self._tell()
-        return True
+        return not self._closing
+
+    def _begin(self, request: Request) -> None:
+        self._live[request.ticket] = request
+        self._scheduler.add(request)
+
+    def _cancel(self, ticket: int) -> None:
+        request = self._live.get(ticket)
+        if request is not None:
+            self._end(request, "", "cancelled")
+
+    def _stop(self) -> None:
+        self._closing = True
 
     def _step(self, pieces: Sequence[Piece]) -> None:
         start = time.perf_counter()
-        logits = self._logits(pieces)
-        chosen = iter(sampler.take(logits, pieces))
         prefill: dict[int, int] = {}
         decode: dict[int, int] = {}
-        now = time.perf_counter()
-        for piece in pieces:
-            taken = next(chosen) if piece.wanted else ()
-            going, before = piece.request.missing == 1, piece.request.answered
-            self._apply(piece, taken)
-            gave = piece.request.answered - before
-            if going:
-                decode[piece.request.ticket] = gave
-                self._counts.drafted_tokens += piece.count - 1
-                self._counts.accepted_tokens += max(0, gave - 1)
-            else:
-                prefill[piece.request.ticket] = piece.count
-            if gave:
-                self._counts.answered(piece.request, gave, now)
+        for part, logits in self._computed(pieces):
+            chosen = iter(sampler.take(logits, part))
+            now = time.perf_counter()
+            for piece in part:
+                request, before = piece.request, piece.request.answered
+                going = request.missing == 1
+                self._apply(piece, next(chosen) if piece.wanted else ())
+                gave = request.answered - before
+                if going:
+                    decode[request.ticket] = gave
+                else:
+                    prefill[request.ticket] = piece.count
+                self._counts.piece(piece, going, gave, now)
         record = StepRecord(time.perf_counter() - start, prefill, decode, self._pages.used)
         self._counts.step(record, sum(piece.count for piece in pieces))
         self._tell()
         self._hooks(record)
 
+    def _computed(self, pieces: Sequence[Piece]) -> Iterator[tuple[Sequence[Piece], Tensor]]:
+        """The pieces with the runner's logits. Those that fail together are tried again in two
+        halves: what one request breaks harms no other, and what is too large for the memory at
+        once gets on. What is computed twice is the same.
+        """
+        half = len(pieces) // 2
+        try:
+            parts = [(pieces, self._runner.run(pieces))]
+        except Exception:
+            for piece in pieces:
+                self._runner.forget(piece.request)  # what it keeps may be half done
+            if not half:
+                self._fail([pieces[0].request])
+                return
+            parts = []
+        yield from parts or chain(self._computed(pieces[:half]), self._computed(pieces[half:]))
+
     def _hooks(self, record: StepRecord) -> None:
         try:
             if self._draft is not None:
-                self._draft([one for one in self._scheduler.running if one.missing == 1])
+                going = [one for one in self._scheduler.running if one.missing == 1]
+                self._draft(going, record)
             if self._on_step is not None:
                 self._on_step(record)
         except Exception:  # who watches or guesses harms no answer
             _log.exception("a hook of the step failed")
-
-    def _logits(self, pieces: Sequence[Piece]) -> Tensor:
-        """The runner's logits; a step that does not fit into memory is taken in two halves, which
-        changes nothing: what is computed twice is the same.
-        """
-        try:
-            return self._runner.run(pieces)
-        except (MemoryError, RuntimeError) as error:
-            if len(pieces) < 2 or not _is_memory(error):
-                raise
-        half = len(pieces) // 2
-        return torch.cat([self._logits(pieces[:half]), self._logits(pieces[half:])])
 
     def _apply(self, piece: Piece, taken: Sequence[sampler.Taken]) -> None:
         """Gives a request what its piece has brought, and ends it where it ends."""
@@ -271,8 +263,7 @@ class LocalEngine:
             if finish:
                 break
         self._scheduler.done(piece)
-        if request.drafts:
-            request.drafts.clear()
+        request.drafts.clear()
         if finish:
             self._end(request, text, finish, stopped_by)
         elif text:
@@ -281,7 +272,6 @@ class LocalEngine:
     def _end(self, request: Request, text: str, finish: Finish,
              stopped_by: str | int | None = None) -> None:
         """Ends a request: its pages are free at once, its listener hears with the step's news."""
-        request.ended = True
         self._scheduler.drop(request)
         del self._live[request.ticket]
         with self._lock:
@@ -290,10 +280,10 @@ class LocalEngine:
         self._news.append((request, delta_of(request, text, finish, stopped_by)))
 
     def _fail(self, requests: Sequence[Request]) -> None:
+        _log.exception("a step failed; %d of its requests end", len(requests))
         for request in requests:
-            if not request.ended:
+            if request.ticket in self._live:
                 self._end(request, "", "failed")
-        self._tell()
 
     def _tell(self) -> None:
         """Shows the counts, then hands all news out: who hears of an end finds it counted."""
@@ -304,44 +294,17 @@ class LocalEngine:
                 request.deliver(delta)
             except Exception:  # one listener's fault is not the others'
                 _log.exception("a listener failed; its request ends")
-                if not request.ended:
-                    self._inbox.put(_Cancel(request.ticket))
-
-    def _embed(self, message: _Embed) -> None:
-        if not message.found.set_running_or_notify_cancel():
-            return
-        try:
-            message.found.set_result(self._runner.embed(message.prompt).tolist())
-        except NotImplementedError:
-            message.found.set_exception(Unfit("this engine has no embeddings"))
-        except Exception as error:  # it is the asker's, whatever it is
-            message.found.set_exception(error)
-
-    def _check(self) -> None:
-        """While nothing runs, nothing is held."""
-        if self._careful:
-            self._pages.check()
-        if self._pages.used:
-            _log.error("%d pages of the cache were lost; it starts anew", self._pages.used)
-            assert not self._careful, "pages are held while nothing runs"
-            self._pages = Pages(self._pages.count, self._pages.page_tokens)
-            self._scheduler.pages = self._pages
+                self.cancel(request.ticket)
 
     def _close_down(self) -> None:
         while not self._inbox.empty():
-            message = self._inbox.get()
-            if isinstance(message, Request):
-                self._live[message.ticket] = message
-            elif isinstance(message, _Embed):
-                self._prompts.append(message)
-        for prompt in self._prompts:
-            if prompt.found.set_running_or_notify_cancel():
-                prompt.found.set_exception(Closed("the engine is closed"))
+            with contextlib.suppress(Exception):  # the others must hear of the end all the same
+                self._inbox.get()()
+        self._embedding.refuse(Closed("the engine is closed"))
         for request in list(self._live.values()):
             self._end(request, "", "cancelled")
         self._tell()
 
 
-def _is_memory(error: Exception) -> bool:
-    """Whether the device or the machine had no memory left."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error)
+def _wake() -> None:
+    """A message that only ends the wait for one."""

@@ -89,11 +89,11 @@ class Network:
     def hidden(self, tokens: Tensor, view: Attends, touch: Touch | None = None) -> Tensor:
         """tokens [n] -> hidden states after the final norm [n, width]."""
         shape, eps = self.shape, self.shape.norm_eps
-        width, size, turned = (shape.width,), shape.head_size, shape.heads + shape.kv_heads
+        size, turned = shape.head_size, shape.heads + shape.kv_heads
         cos, sin = self._turns.index_select(1, view.positions)
         x = F.embedding(tokens, self.embedding)
         for index, layer in enumerate(self.layers):
-            read = F.rms_norm(x, width, layer.before_attention, eps)
+            read = _norm(x, layer.before_attention, eps)
             made = layer.qkv(read)
             if touch is not None:
                 touch(index, "qkv", read, made)
@@ -108,9 +108,9 @@ class Network:
             if touch is not None:
                 touch(index, "out", read, made)
             x = made.add_(x)
-            x = self._feed_forward(index, layer, F.rms_norm(x, width, layer.before_feed_forward,
-                                                            eps), touch).add_(x)
-        return F.rms_norm(x, width, self.norm, eps)
+            x = self._feed_forward(index, layer, _norm(x, layer.before_feed_forward, eps),
+                                   touch).add_(x)
+        return _norm(x, self.norm, eps)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -133,6 +133,19 @@ class Network:
         if touch is not None:
             touch(index, "down", inner, made)
         return made
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x [n, width] over its root mean square, in fp32, times `weight` [width]. On a CPU the
+    library's own takes ten passes where these are seven (bf16, 256 x 512: 77 and 45 us).
+    """
+    if x.device.type != "cpu":
+        return F.rms_norm(x, weight.shape, weight, eps)
+    wide = x.float()
+    scale = torch.linalg.vector_norm(wide, 2, -1, True)
+    scale.square_().mul_(1 / len(weight)).add_(eps).rsqrt_()
+    wide = wide.mul_(scale) if wide is not x else wide.mul(scale)
+    return wide.to(x.dtype).mul_(weight)
 
 
 def _packed(block: Block, make: Make, shape: ModelShape) -> Layer:

@@ -32,8 +32,6 @@ class Pages:
         """Pages that nobody holds, in the order in which they are given out."""
         self.remembered = 0
         """Pages that nobody holds and whose content is known."""
-        self.returns = 0
-        """Times that pages came back: who found no room need not ask again before."""
 
     @property
     def free(self) -> int:
@@ -107,7 +105,6 @@ class Pages:
 
     def release(self, pages: Sequence[int]) -> None:
         """Gives pages back; the last ones of a sequence will be forgotten first."""
-        self.returns += 1
         for page in reversed(pages):
             self._holders[page] -= 1
             if self._holders[page] == 0:
@@ -116,17 +113,3 @@ class Pages:
                     self._free.move_to_end(page, last=False)
                 else:
                     self.remembered += 1
-
-    def check(self) -> None:
-        """Raises AssertionError where the books do not balance; for tests and idle moments."""
-        held = sum(count > 0 for count in self._holders)
-        assert min(self._holders, default=0) >= 0, "a page was given back twice"
-        assert held + len(self._free) == self.count, "pages are lost"
-        assert all(self._holders[page] == 0 for page in self._free), "a free page is held"
-        assert all(self._keys[page] == key for key, page in self._by_key.items()), "a stale key"
-        known = sum(key is not None for key in self._keys)
-        assert known == len(self._by_key), "a page is known twice"
-        assert self.remembered == sum(self._keys[page] is not None for page in self._free)
-        reached = {self._identity[page] for page in self._by_key.values()}
-        assert all(not isinstance(link, int) or link in reached for link, _ in self._by_key), \
-            "a page stands behind one that is forgotten"

@@ -96,6 +96,8 @@ class RemoteEngine:
         if asked.adapter and asked.adapter not in self.adapters:
             raise Unfit(f"there is no adapter {asked.adapter!r}")
         body = dialects.body(asked, self.model, self.dialect)
+        if self.vocabulary is None:  # then nobody here could spell tokens that come as numbers
+            body.pop("return_tokens_as_token_ids", None)
         path = "/v1/chat/completions" if dialects.kind_of(asked) == "messages" else \
             "/v1/completions"
         with self._lock:
@@ -166,7 +168,7 @@ class RemoteEngine:
         reading = Reading(self.vocabulary, prompt_tokens=len(body.get("prompt", ()))
                           if isinstance(body.get("prompt"), list) else 0)
         finish: Finish | None = None
-        why, status = "", 0
+        why, status, code = "", 0, ""
         try:
             for chunk in self._chunks(live, path, body):
                 delta = reading.take(chunk)
@@ -178,7 +180,7 @@ class RemoteEngine:
         except Exception as error:  # whatever the other side says, its request must end
             known = isinstance(error, (Failed, *ERRORS))
             why = str(error) if known and str(error) else f"{type(error).__name__}: {error}"
-            status = error.status if isinstance(error, Failed) else 0
+            status, code = (error.status, error.code) if isinstance(error, Failed) else (0, "")
             if isinstance(error, Failed) and status in (429, 503):
                 with self._lock:
                     self._free_again = time.monotonic() + error.again_seconds
@@ -187,7 +189,7 @@ class RemoteEngine:
         elif why:
             finish = "failed"
             _log.warning("an answer of %s at %s failed: %s", self.model, self._address.host, why)
-        self._end(ticket, live, reading.end(finish, why, status), deliver)
+        self._end(ticket, live, reading.end(finish, why, status, code), deliver)
 
     def _chunks(self, live: _Live, path: str, body: Mapping[str, Any]
                 ) -> Iterator[Mapping[str, Any]]:
@@ -263,8 +265,7 @@ def _context(listed: Sequence[Mapping[str, Any]], model: str) -> int:
     """Longest sequence, as vLLM, SGLang, Curbcut or llama.cpp tell it; very long where unknown."""
     for one in listed:
         if one["id"] == model:
-            meta = one.get("meta")
-            told = [one.get("max_model_len"),
-                    meta.get("n_ctx_train") if isinstance(meta, dict) else None]
+            meta = one["meta"] if isinstance(one.get("meta"), dict) else {}
+            told = [one.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train")]
             return next((size for size in told if isinstance(size, int) and size > 0), _UNKNOWN)
     return _UNKNOWN

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from curbcut.serve.engine.address import refuses
 from curbcut.serve.engine.interface import Asked, Busy, Closed, Deliver, Delta, Engine, Stats
 
 _log = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class Replicas:
         all_ = [one.engine.stats() for one in self._replicas]
         total = Stats(**{one.name: sum(getattr(stats, one.name) for stats in all_)
                          for one in fields(Stats)})
-        return replace(total, refused=self._refused)
+        return replace(total, refused=self._refused,
+                       resting=sum(not takes for takes in self.health().values()))
 
     def health(self) -> Mapping[str, bool]:
         """Which replicas take requests now."""
@@ -226,4 +228,4 @@ def _beginning(asked: Asked) -> Hashable:
 
 def _is_own(delta: Delta) -> bool:
     """Whether a failure is the request's own (refused as it is), not the replica's."""
-    return 400 <= int(delta.extra.get("status", 0)) < 500 and delta.extra["status"] != 429
+    return refuses(int(delta.extra.get("status", 0)))

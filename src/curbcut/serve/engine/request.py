@@ -28,9 +28,8 @@ class Request:
     prompt_tokens: int
     text: TextStream
     sampling: Sampling
-    """How its tokens are chosen: what was asked for."""
     sampler: Any = None
-    """State of chance, penalties and grammar: what `sampler.begin` gave."""
+    """State of chance, penalties and grammar: a `Chooser`, set by `chooser.begin`."""
     running: bool = False
     """Whether it holds pages and takes part in steps."""
     pages: list[int] = field(default_factory=list)
@@ -48,12 +47,11 @@ class Request:
     odds: list[TokenOdds] = field(default_factory=list)
     """Of tokens of the answer that no delta has told yet."""
     prompt_odds: list[TokenOdds | None] = field(default_factory=list)
-    """Of the prompt's tokens, as its pieces are computed: `sampler.take` adds to it."""
+    """Of the prompt's tokens, as its pieces are computed."""
     told: int = 0
     """Answer tokens that deltas have told."""
     newest_seconds: float = 0.0
     """When its newest token came; at first, when it was taken in."""
-    ended: bool = False
 
     @property
     def answer(self) -> list[int]:
@@ -62,7 +60,7 @@ class Request:
 
     @property
     def answered(self) -> int:
-        """How many they are."""
+        """How many tokens the answer has so far."""
         return len(self.tokens) - self.prompt_tokens
 
     @property

@@ -70,7 +70,7 @@ class TorchRunner:
         self.weights_bytes, self.cache_bytes = self.network.bytes_, self.cache.bytes_
         self._group = shape.heads // shape.kv_heads
         self._graphs: DecodeGraphs | None = None
-        if self.network.device.type == "cuda" and kind == "same" and not shape.experts:
+        if self.network.device.type == "cuda" and kind == cache == "same" and not shape.experts:
             self._graphs = DecodeGraphs(self.network, self.cache, self._group)
         self.adapters: Adapters | None = None
         """LoRA adapters by the names that requests ask for; set before the first step."""

@@ -22,7 +22,7 @@ from curbcut.serve.engine.models import NAME, Leased, NoRoom, Served, UnknownMod
 
 _log = logging.getLogger(__name__)
 _SIZES = ("weights_bytes", "cache_bytes", "pages", "used_pages", "remembered_pages", "running",
-          "waiting")
+          "waiting", "resting")
 """Fields of `Stats` that are of now, not counts."""
 
 

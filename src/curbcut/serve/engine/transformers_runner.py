@@ -7,6 +7,7 @@ company. Only safetensors are read, from the folder alone; no code that lies the
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,10 +126,16 @@ def load(folder: Path, cache_tokens: int, *, dtype: torch.dtype | None = None,
     folder's own, quantised weights, no safetensors), DamagedFile for weights that are unsound or
     not all there.
     """
+    # What transformers looks for and does without is no news of the model.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
     except ImportError:
         raise MissingExtra("transformers", "transformers") from None
+    quiet: Any = disable_progress_bar  # without annotations there
+    quiet()
     config = read_json(folder / CONFIG)
     if config.get("quantization_config") is not None:
         raise InputError("quantised weights of this family cannot be served here",

@@ -28,25 +28,11 @@ from curbcut.serve.engine.dialects import DIALECTS
 from curbcut.serve.engine.interface import Asked, Deliver, Stats
 from curbcut.serve.engine.remote import RemoteEngine
 from curbcut.serve.engine.text import Vocabulary
+from curbcut.serve.engine.watch import GRACE_SECONDS, watched
 
 START_SECONDS = 1800.0
 """Compiling and capturing graphs of a large model takes many minutes."""
-GRACE_SECONDS = 15.0
-"""Between asking the program to end and ending it."""
 _SHOWN_LINES = 15
-_WATCH = """
-import os, signal, sys, time
-sys.stdin.read()
-for number, seconds in ((signal.SIGTERM, float(sys.argv[2])), (signal.SIGKILL, 0)):
-    try:
-        os.killpg(int(sys.argv[1]), number)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            os.killpg(int(sys.argv[1]), 0)
-            time.sleep(0.1)
-    except ProcessLookupError:
-        break
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +113,7 @@ class VllmEngine:
         self._log = tempfile.TemporaryFile(prefix="curbcut-vllm-")  # noqa: SIM115 (kept open)
         self._process = _start([*called, *arguments(folder.resolve(), port, self.name,
                                                     options or Options())], key, self._log)
-        self._watch = _watched(self._process.pid)
+        self._watch = watched(self._process.pid)
         try:
             self._await(Address.of(f"http://127.0.0.1:{port}", key), start_seconds)
             self._remote = RemoteEngine(f"http://127.0.0.1:{port}", self.name, key=key,
@@ -215,15 +201,6 @@ def _start(called: Sequence[str], key: str, log: IO[bytes]) -> subprocess.Popen[
                    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     return subprocess.Popen(called, stdin=subprocess.DEVNULL, stdout=log,
                             stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-
-
-def _watched(group: int) -> subprocess.Popen[bytes]:
-    """A process that ends the group when this one is gone, however it went: it reads from a pipe
-    that nobody writes to. (A parent's death can be heard as a signal, but by one process only, and
-    on Linux already when the thread is gone that started it.)
-    """
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", _WATCH, str(group),
-                             str(GRACE_SECONDS)], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _signal_group(group: int, number: int) -> None:

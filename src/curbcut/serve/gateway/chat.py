@@ -90,6 +90,8 @@ def chat(body: Mapping[str, Any], limits: Limits) -> Chat:
     if taken["n"] > limits.answers:
         raise wrong("n", f"it must be at most {limits.answers}")
     tools, choice = taken["tools"], settled(taken["tools"], taken["tool_choice"])
+    if taken["tool_choice"] == ToolChoice("auto") and not tools:
+        raise wrong("tool_choice", "it is only allowed with tools")
     shared = common(taken, older if newer is None else newer,
                     (taken["top_logprobs"] or 0) if taken["logprobs"] else None)
     grammar = forced(tools, choice, taken["parallel_tool_calls"])

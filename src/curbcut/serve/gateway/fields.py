@@ -66,6 +66,12 @@ def _truncate(value: Any, name: str, limits: Limits) -> int | None:
     return kept
 
 
+def _side(value: Any, name: str, _limits: Limits) -> str:
+    if value not in ("left", "right"):
+        raise wrong(name, "it must be left or right")
+    return str(value)
+
+
 METADATA = Field(_metadata, {"type": "object", "maxProperties": 16, "additionalProperties":
                              {"type": "string", "maxLength": 512}})
 MODEL = text(10_000)
@@ -120,6 +126,9 @@ COMMON: Mapping[str, Field] = {
     "return_token_ids": flag(),
     "return_tokens_as_token_ids": flag(),
     "truncate_prompt_tokens": Field(_truncate, {"type": "integer", "minimum": -1}),
+    "truncation_side": Field(_side, {"enum": ["left", "right"]}, "left"),
+    "cache_prompt": only(True), "id_slot": only(-1), "timings_per_token": only(False),
+    "return_progress": only(False), "separate_reasoning": only(False), "verbose": only(False),
 }
 
 
@@ -146,6 +155,8 @@ class Ask:
     """Whether log-probabilities name tokens by number, as in "token_id:7"."""
     truncate: int | None = None
     """Only so many last tokens of the prompt are read; -1 for as many as fit."""
+    keep_first: bool = False
+    """Whether those are its first tokens, instead."""
 
 
 def common(taken: Mapping[str, Any], max_tokens: int | None,
@@ -164,6 +175,7 @@ def common(taken: Mapping[str, Any], max_tokens: int | None,
         "salt": taken["cache_salt"] or "", "priority": taken["priority"],
         "return_ids": taken["return_token_ids"], "truncate": taken["truncate_prompt_tokens"],
         "tokens_as_ids": taken["return_tokens_as_token_ids"],
+        "keep_first": taken["truncation_side"] == "right",
     }
 
 

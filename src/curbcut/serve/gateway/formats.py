@@ -40,7 +40,7 @@ def _regex(value: Any, name: str, limits: Limits) -> Grammar:
 
 def _lark(value: Any, name: str, limits: Limits) -> Grammar:
     if not isinstance(value, str) or not value:
-        raise wrong(name, "it must be a grammar in Lark's syntax")
+        raise wrong(name, "it must be a grammar, in Lark's syntax or as GBNF")
     return _sized(Grammar("lark", value), name, limits)
 
 
@@ -102,7 +102,8 @@ TABLE: Mapping[str, Field] = {
                                  "disable_additional_properties": only(False),
                                  "whitespace_pattern": only(), "structural_tag": only()}),
     "guided_json": SCHEMA, "guided_regex": _REGEX, "guided_choice": _CHOICE,
-    "guided_grammar": _LARK, "json_schema": SCHEMA, "regex": _REGEX,
+    "guided_grammar": _LARK, "json_schema": SCHEMA, "regex": _REGEX, "grammar": _LARK,
+    "ebnf": _LARK,
 }
 """Every name under which a form can be asked for; at most one in a request."""
 
