@@ -34,6 +34,13 @@ def digests(root):
                          for path in newest.glob("*.safetensors")}
 
 
+class Patient(Silent):
+    """Waits for what is written in the background, which a busy disk would make skip a save."""
+
+    def __init__(self, checkpointer):
+        self.after_step = lambda session, report: checkpointer.close()
+
+
 class Losses(Silent):
     def __init__(self):
         self.losses = []
@@ -50,7 +57,8 @@ def go_on(world, run, corpus, place, fault=None):
     session = open_session(run, place, corpus, SystemClock(), Account(), world=world)
     resume(session, place / "checkpoints", print)
     began, seen = session.step, Losses()
-    train(session, [seen, Checkpointer(place / "checkpoints", lambda *_: None, print)])
+    checkpointer = Checkpointer(place / "checkpoints", lambda *_: None, print)
+    train(session, [seen, Patient(checkpointer), checkpointer])
     return began, seen.losses
 
 

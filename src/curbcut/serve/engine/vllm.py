@@ -113,7 +113,7 @@ class VllmEngine:
         self._log = tempfile.TemporaryFile(prefix="curbcut-vllm-")  # noqa: SIM115 (kept open)
         self._process = _start([*called, *arguments(folder.resolve(), port, self.name,
                                                     options or Options())], key, self._log)
-        self._watch = watched(self._process.pid)
+        self._watch = watched(self._process.pid, GRACE_SECONDS)
         try:
             self._await(Address.of(f"http://127.0.0.1:{port}", key), start_seconds)
             self._remote = RemoteEngine(f"http://127.0.0.1:{port}", self.name, key=key,
