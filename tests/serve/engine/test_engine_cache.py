@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from curbcut.model import attention
 from curbcut.serve.engine import cache as module
 from curbcut.serve.engine.cache import PagedCache, StepView
 from curbcut.spec import ModelShape
@@ -99,7 +100,7 @@ def test_what_others_left_in_a_page_is_not_seen():
 @pytest.mark.parametrize("block", [3, 16, 500])
 @pytest.mark.parametrize("s, t", [(1, 1), (17, 17), (10, 40)])
 def test_causal_blocks_of_any_size_equal_a_mask(monkeypatch, block, s, t):
-    monkeypatch.setattr(module, "QUERY_BLOCK", block)
+    monkeypatch.setattr(attention, "QUERY_BLOCK", block)
     query, keys, values = torch.randn(2, 3, s, 8), torch.randn(2, t, 8), torch.randn(2, t, 8)
     mask = torch.full((s, t), -math.inf).triu(t - s + 1)
     scores = torch.einsum("kgsd,ktd->kgst", query, keys) / math.sqrt(8) + mask

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curbcut.model.attention import blocks
 from curbcut.spec.nouns import ModelShape
 
 Span = tuple[Sequence[int], int, int]
@@ -27,8 +28,6 @@ Span = tuple[Sequence[int], int, int]
 
 SHORT = 8
 """Pieces of so many tokens at most are computed together with others of their length."""
-QUERY_BLOCK = 128
-"""Queries of a long piece that meet their keys at once, on a CPU."""
 
 
 class PagedCache:
@@ -212,8 +211,7 @@ def _masked(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
 def _blocks(count: int, t: int, group: int, dtype: torch.dtype) -> tuple[_Block, ...]:
     """The blocks in which the last `count` of t positions meet the keys; all layers use them."""
     found = []
-    for start in range(0, count, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, count)
+    for start, end in blocks(count):
         seen = t - count + end
         one = torch.full((end - start, seen), -math.inf, dtype=dtype).triu_(1 + t - count + start)
         found.append(_Block(start, end, seen, one.repeat(group, 1)[None]))
