@@ -5,7 +5,7 @@ import json
 import pytest
 
 from curbcut.cli.main import main
-from curbcut.ledger import open_ledger
+from curbcut.ledger import access, open_ledger
 from curbcut.ledger.inbox import Writer
 from curbcut.spec import Account, Draft, measured, modelled, unknown
 
@@ -139,7 +139,7 @@ def test_a_key_is_shown_once_and_then_only_by_name(capsys, runs):
     secret = out.splitlines()[0]
     assert code == 0
     with open_ledger(runs / "ledger.sqlite") as ledger:
-        assert ledger.verify_key(secret) == "ann"
+        assert access.verify(ledger, secret).key == "ann"
         ledger.record_use("ann", "tiny", prompt_tokens=10, output_tokens=5, seconds=0.1)
     code, out, _ = call(capsys, "keys", "list", "--runs", runs)
     assert code == 0
@@ -157,7 +157,7 @@ def test_a_revoked_key_is_listed_as_such(capsys, runs):
     secret = json.loads(call(capsys, "keys", "add", "ann", "--json", "--runs", runs)[1])["secret"]
     assert call(capsys, "keys", "revoke", "ann", "--runs", runs)[0] == 0
     with open_ledger(runs / "ledger.sqlite") as ledger:
-        assert ledger.verify_key(secret) is None
+        assert access.verify(ledger, secret) is None
     (row,) = json.loads(call(capsys, "keys", "list", "--json", "--runs", runs)[1])
     assert row["name"] == "ann" and row["revoked"] >= row["created"]
 

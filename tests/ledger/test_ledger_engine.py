@@ -15,7 +15,7 @@ from ledger.samples import forecast, make_run
 
 
 def pragma(ledger, name):
-    with ledger._reading() as connection:
+    with ledger.reading() as connection:
         return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
 
 
@@ -27,7 +27,7 @@ def test_sqlite_is_in_wal_waits_and_holds_references(ledger):
 
 
 def test_a_newer_version_is_refused(ledger, tmp_path):
-    with ledger._writing() as connection:
+    with ledger.writing() as connection:
         connection.execute(schema.about.insert().values(version=schema.VERSION + 1, created=0.0))
     with pytest.raises(InputError, match="upgrade"):
         open_ledger(tmp_path / "ledger.sqlite")

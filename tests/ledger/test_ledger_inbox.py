@@ -169,10 +169,10 @@ def test_accounts_are_not_doubled_when_everything_is_read_again(ledger, writer, 
     writer.write_run(make_run())
     writer.write_account("train", "measured", measurement())
     import_folder(ledger, run_folder)
-    with ledger._writing() as connection:
+    with ledger.writing() as connection:
         connection.exec_driver_sql("UPDATE inbox_files SET offset_bytes = 0")
     assert import_folder(ledger, run_folder).lines == 2
-    with ledger._reading() as connection:
+    with ledger.reading() as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM accounts").scalar() == 1
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM events").scalar() == 2
 

@@ -21,7 +21,7 @@ def test_an_account_comes_back_as_it_went_in(ledger):
 def test_null_is_null_in_the_table_itself(ledger):
     ledger.record_run(make_run())
     ledger.record_account("tiny", "train", "measured", measurement())
-    with ledger._reading() as connection:
+    with ledger.reading() as connection:
         found = connection.exec_driver_sql(
             "SELECT value, low, high FROM figures WHERE section = 'kwh'").all()
     assert found == [(None, None, None)]

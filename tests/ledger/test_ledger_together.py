@@ -10,7 +10,7 @@ import sys
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from curbcut.ledger import codec, open_ledger
+from curbcut.ledger import access, codec, open_ledger
 from curbcut.ledger.inbox import Writer, import_folder
 from curbcut.spec import UNIT_OF
 from ledger.samples import forecast, make_run
@@ -40,7 +40,7 @@ def start(path, folder, step, count):
 
 
 def count(ledger, query):
-    with ledger._reading() as connection:
+    with ledger.reading() as connection:
         return connection.exec_driver_sql(query).scalar()
 
 
@@ -66,13 +66,14 @@ def test_two_processes_at_once_lose_nothing(tmp_path):
 @pytest.mark.slow
 def test_two_processes_that_open_a_new_ledger_at_once_make_one(tmp_path):
     path = tmp_path / "ledger.sqlite"
-    code = ("import sys; from curbcut.ledger import open_ledger\n"
-            "open_ledger(sys.argv[1]).create_key(sys.argv[2])")
+    code = ("import sys; from curbcut.ledger import access, open_ledger\n"
+            "access.issue_key(open_ledger(sys.argv[1]), sys.argv[2], actor='test')")
     workers = [subprocess.Popen([sys.executable, "-c", code, str(path), f"key{n}"])
                for n in range(4)]
     assert [worker.wait(120) for worker in workers] == [0] * 4
     with open_ledger(path) as ledger:
-        assert sorted(key.name for key in ledger.kept_keys()) == ["key0", "key1", "key2", "key3"]
+        names = sorted(key.name for key in access.kept_keys(ledger))
+        assert names == ["key0", "key1", "key2", "key3"]
 
 
 @pytest.mark.slow
@@ -124,10 +125,10 @@ def test_postgresql_by_url_keeps_the_same(tmp_path):
         ((run, promised, measured),) = ledger.pairs(machine="EPYC")
         assert (run["name"], promised, measured) == ("tiny", forecast(), forecast(3.0))
         assert set(UNIT_OF) >= {section for section, _, _ in measured.lines()}
-        secret = ledger.create_key("ann")
-        assert ledger.verify_key(secret) == "ann"
+        secret = access.issue_key(ledger, "ann", actor="test")
+        assert access.verify(ledger, secret).key == "ann"
         ledger.record_use("ann", "tiny", prompt_tokens=1, output_tokens=2, seconds=0.1)
         assert ledger.used()[0].output_tokens == 2
-        ledger.revoke_key("ann")
-        assert ledger.verify_key(secret) is None
+        access.revoke_key(ledger, "ann", actor="test")
+        assert access.verify(ledger, secret) is None
         assert [run.name for run in ledger.runs()] == ["tiny"]

@@ -18,7 +18,7 @@ from curbcut.cli.objective import read
 from curbcut.cli.serve import _killable
 from curbcut.cli.served import add_engine_options, as_served, engine_words, find, way_of
 from curbcut.errors import InputError, UnknownName
-from curbcut.ledger import FILE_NAME, open_ledger
+from curbcut.ledger import FILE_NAME, access, open_ledger
 from curbcut.model.weights import shape_of
 from curbcut.spec import Account, Resolved, measured
 from tiny import tiny_run
@@ -55,7 +55,7 @@ def test_a_run_is_served_by_name_and_its_use_recorded(runs):
         [use] = ledger.used()
         assert (use.key, use.model, use.requests) == (None, "tiny", 1)
         assert use.output_tokens == answer["usage"]["completion_tokens"]
-        secret = ledger.create_key("ann")
+        secret = access.issue_key(ledger, "ann", actor="test")
     with served("tiny", "--runs", runs) as said:
         assert said["keys"] is True
         url = f"{said['url']}/v1/models"

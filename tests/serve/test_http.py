@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from callers import known
 from curbcut.serve.gateway.limits import Limits
 from curbcut.serve.server import serving
 
@@ -87,7 +88,8 @@ def test_large_bodies_are_refused_unread(http):
 def test_keys_once_there_are_keys_and_uses_are_told(folder):
     uses = []
     good = {"Authorization": "Bearer k-1"}
-    with serving(folder, name="mine", verify={"k-1": "ann"}.get, on_use=uses.append) as session, \
+    verify = known({"k-1": "ann"})
+    with serving(folder, name="mine", verify=verify, on_use=uses.append) as session, \
             httpx.Client(base_url=session.url) as client:
         for headers in ({}, {"Authorization": "Bearer k-2"}):
             for answer in (client.get("/v1/models", headers=headers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import time
 from pathlib import Path
@@ -44,15 +45,23 @@ def ledger_of(args: argparse.Namespace, *, create: bool) -> Ledger:
     return open_ledger(args.ledger or args.runs / FILE_NAME, create=create)
 
 
+def actor() -> str:
+    """Who is at the command line, for the audit chain."""
+    return f"cli:{getpass.getuser()}"
+
+
 def run(args: argparse.Namespace) -> int:
     """Does one action; returns 0."""
+    from curbcut.ledger import access
+
     with ledger_of(args, create=args.action == "add") as ledger:
         if args.action == "add":
-            _say(args, {"name": args.name, "secret": ledger.create_key(args.name)},
+            secret = access.issue_key(ledger, args.name, actor=actor())
+            _say(args, {"name": args.name, "secret": secret},
                  "{secret}\n\nThis secret of {name!r} is shown once: keep it. Clients send it as"
                  "\n  Authorization: Bearer {secret}")
         elif args.action == "revoke":
-            ledger.revoke_key(args.name)
+            access.revoke_key(ledger, args.name, actor=actor())
             _say(args, {"name": args.name, "revoked": True}, "key {name!r} opens nothing any more")
         else:
             _list(args, ledger)
@@ -64,9 +73,11 @@ def _say(args: argparse.Namespace, values: dict[str, Any], text: str) -> None:
 
 
 def _list(args: argparse.Namespace, ledger: Ledger) -> None:
+    from curbcut.ledger import access
+
     used = ledger.used()
     rows: list[dict[str, Any]] = []
-    for key in ledger.kept_keys():
+    for key in access.kept_keys(ledger):
         mine = [use for use in used if use.key == key.name]
         rows.append({"id": key.id, "name": key.name, "created": key.created,
                      "revoked": key.revoked, "requests": sum(use.requests for use in mine),

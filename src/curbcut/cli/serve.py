@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; returns the exit code."""
+    from curbcut.ledger import access
     from curbcut.meter.energy import EnergyMeter
     from curbcut.meter.sensors import open_sensors
     from curbcut.serve.metrics import Metrics
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     budget = _budget(args.memory)
     with ledger_of(args, create=True) as ledger, EnergyMeter(open_sensors()) as meter:
-        keyed = any(key.revoked is None for key in ledger.kept_keys())
+        keyed = any(key.revoked is None for key in access.kept_keys(ledger))
         served = _served(ledger, args)
         alone = next(iter(served.values())).run if len(served) == 1 else None
 
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         with _killable():
             stats = serve({name: (one.folder, one.way) for name, one in served.items()},
                           args.host, args.port, budget_bytes=budget,
-                          verify=ledger.verify_key if keyed else None,
+                          verify=partial(access.verify, ledger) if keyed else None,
                           on_use=lambda use: _record(ledger, use), on_ready=ready,
                           metrics=Metrics(lambda: _joules(meter)))
         meter.lap()

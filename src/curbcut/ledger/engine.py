@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from curbcut.errors import CurbcutError, DamagedFile, InputError
-from curbcut.ledger import schema
+from curbcut.ledger import migrations, schema
 
 BUSY_SECONDS = 30
 """How long one process waits for another's write."""
@@ -122,24 +122,26 @@ def _begin(connection: sa.Connection) -> None:
 def _prepare(engine: sa.Engine, where: str) -> None:
     with engine.begin() as connection:
         names = set(sa.inspect(connection).get_table_names())
-        if schema.about.name in names:
-            return _check_version(connection, where)
+        if schema.about.name in names and _version(connection, where) == schema.VERSION:
+            return
     with engine.execution_options(curbcut_writing=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
         names = set(sa.inspect(connection).get_table_names())
         if schema.about.name in names:
-            return _check_version(connection, where)
+            migrations.upgrade(connection, _version(connection, where))
+            return
         if names & set(schema.metadata.tables):
             raise DamagedFile("holds tables of something else", where=where,
                               mend="give the ledger a file or database of its own")
         schema.metadata.create_all(connection)
         connection.execute(schema.about.insert().values(version=schema.VERSION,
                                                         created=time.time()))
-    return None
+        migrations.seed(connection)
 
 
-def _check_version(connection: sa.Connection, where: str) -> None:
+def _version(connection: sa.Connection, where: str) -> int:
+    """Of the tables there; raises DamagedFile without one, InputError for one from later."""
     version = connection.scalar(sa.select(sa.func.max(schema.about.c.version)))
     if version is None:
         raise DamagedFile("does not say its version", where=where,
@@ -147,6 +149,7 @@ def _check_version(connection: sa.Connection, where: str) -> None:
     if version > schema.VERSION:
         raise InputError(f"is of version {version}; this Curbcut knows {schema.VERSION}",
                          where=where, mend="upgrade with: pip install -U curbcut")
+    return int(version)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A secret carries 256 random bits, so nobody can guess one and a slow hash (scrypt) would protect
 nothing: it would only add its 60 ms to every request. What is kept is HMAC-SHA256 of the secret
-under a salt of its own, so that a copied ledger opens nothing.
+under a salt of its own and a pepper that is not in the ledger: a copied ledger opens nothing, and
+a row that somebody writes into it neither.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ class KeptKey:
     created: float
     """Seconds since 1970."""
     revoked: float | None
+    project: str = "default"
+    role: str = "user"
+    owner: str = ""
+    expires: float | None = None
 
 
-def check_name(name: str) -> str:
-    """`name` if a key may have it; raises InputError otherwise."""
+def check_name(name: str, what: str = "a key") -> str:
+    """`name` if `what` may have it; raises InputError otherwise."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} cannot name a key", where="keys",
+        raise InputError(f"{name!r} cannot name {what}", where=f"{what.split()[-1]}s",
                          mend="use up to 64 of a-z, 0-9, dot, dash and underscore")
     return name
 
@@ -51,11 +56,11 @@ def id_of(secret: object) -> str | None:
     return match[1] if match else None
 
 
-def hashed(secret: str, salt: str) -> str:
-    """What is kept of a secret: HMAC-SHA256 under `salt` (hex), as hex."""
-    return hmac.new(bytes.fromhex(salt), secret.encode(), hashlib.sha256).hexdigest()
+def hashed(secret: str, salt: str, pepper: bytes = b"") -> str:
+    """What is kept of a secret: HMAC-SHA256 under `pepper` and `salt` (hex), as hex."""
+    return hmac.new(pepper + bytes.fromhex(salt), secret.encode(), hashlib.sha256).hexdigest()
 
 
-def answers(secret: str, salt: str, kept: str) -> bool:
+def answers(secret: str, salt: str, kept: str, pepper: bytes = b"") -> bool:
     """Whether `secret` is the one behind `kept`, in time that does not depend on how near."""
-    return hmac.compare_digest(hashed(secret, salt).encode(), kept.encode())
+    return hmac.compare_digest(hashed(secret, salt, pepper).encode(), kept.encode())

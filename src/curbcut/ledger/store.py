@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from curbcut.errors import CurbcutError, DamagedFile, InputError, UnknownName
-from curbcut.ledger import codec, keys, pairs
+from curbcut.ledger import codec, pairs, pepper
 from curbcut.ledger.engine import connect, faults
 from curbcut.ledger.inbox import Batch, Damage, Event
-from curbcut.ledger.keys import KeptKey
 from curbcut.ledger.pairs import Pair
 from curbcut.ledger.schema import (
     accounts,
@@ -31,7 +29,6 @@ from curbcut.ledger.schema import (
     runs,
     uses,
 )
-from curbcut.ledger.schema import keys as key_rows
 from curbcut.spec import Account, Resolved, Run
 
 Kind = Literal["forecast", "measured"]
@@ -94,12 +91,14 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
         with faults(self.where), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that writes, whole or not at all; it waits for its turn at once."""
         with faults(self.where), self._writer.begin() as connection:
             yield connection
 
@@ -107,12 +106,12 @@ class Ledger:
 
     def record_run(self, resolved: Resolved) -> None:
         """Records a resolved run; its accounts from now on belong to exactly this one."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             _put_run(connection, resolved.run, resolved.origins, time.time())
 
     def resolved(self, run: str) -> Resolved | None:
         """The newest resolved run of this name, or None."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = _newest_run(connection, run)
         if row is None or row.resolved is None:
             return None
@@ -127,7 +126,7 @@ class Ledger:
         query = sa.select(runs.c.name, runs.c.machine, runs.c.accelerator, runs.c.recorded,
                           accounts.c.step, accounts.c.kind)
         query = query.select_from(runs.outerjoin(accounts))
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(query.order_by(runs.c.recorded.desc(), runs.c.id.desc()))
             lines: dict[str, tuple[Any, set[tuple[str, str]]]] = {}
             for row in found:
@@ -144,7 +143,7 @@ class Ledger:
 
         Raises UnknownName for a run that was not recorded.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             row = _newest_run(connection, run)
             if row is None:
                 raise UnknownName("run", run, connection.scalars(sa.select(runs.c.name)),
@@ -153,7 +152,7 @@ class Ledger:
 
     def account(self, run: str, step: str, kind: Kind) -> Account | None:
         """The newest account of the newest run of this name; None where there is none."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = _newest_run(connection, run)
             wanted = sa.select(accounts.c.id).where(
                 accounts.c.run == (row.id if row else None), accounts.c.step == step,
@@ -167,7 +166,7 @@ class Ledger:
 
     def steps(self, run: str) -> list[str]:
         """Steps of which the newest run of this name has an account, in the order of the circle."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = _newest_run(connection, run)
             wanted = sa.select(accounts.c.step).where(accounts.c.run == (row.id if row else None))
             found = connection.scalars(wanted.group_by(accounts.c.step)
@@ -179,7 +178,7 @@ class Ledger:
         most). `machine` narrows to runs on that machine or accelerator name.
         """
         values = {"machine": machine, "step": step, "newest": pairs.NEWEST}
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(sa.text(pairs.QUERY), values).all()
         return pairs.collect(found, self.where)
 
@@ -191,18 +190,18 @@ class Ledger:
         if kind:
             query = query.where(events.c.kind == kind)
         query = query.order_by(events.c.time, events.c.process, events.c.sequence).limit(limit)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [Event(row.run, row.process, row.sequence, row.time, row.kind,
                           json.loads(row.body)) for row in connection.execute(query)]
 
     def inbox_offset(self, folder: str, file: str) -> int:
         """Bytes of an inbox file that have been taken in."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.scalar(_offset(folder, file)) or 0
 
     def absorb(self, folder: str, file: str, batch: Batch) -> bool:
         """Takes in a batch, whole or not at all; False if another import was there first."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             place = {"folder": folder, "file": file}
             connection.execute(_insert_new(connection, inbox_files), {**place, "offset_bytes": 0})
             taken: Any = connection.scalar(_offset(folder, file).with_for_update())
@@ -229,61 +228,20 @@ class Ledger:
         """Lines of a run's inbox that could not be read, by file and place."""
         query = sa.select(damaged_lines).where(damaged_lines.c.folder == folder)
         query = query.order_by(damaged_lines.c.file, damaged_lines.c.offset_bytes)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return tuple(Damage(row.file, row.offset_bytes, row.reason)
                          for row in connection.execute(query))
 
-    # Keys and what they used
+    # Keys and what they used (`access` has the rest)
 
-    def create_key(self, name: str) -> str:
-        """Makes a key and returns its secret, kept nowhere; InputError if `name` has a live one."""
-        keys.check_name(name)
-        id_, secret = keys.new_secret()
-        salt = secrets.token_hex(16)
-        try:
-            with self._writing() as connection:
-                connection.execute(key_rows.insert().values(
-                    id=id_, name=name, salt=salt, hash=keys.hashed(secret, salt),
-                    created=time.time()))
-        except sa.exc.IntegrityError:
-            raise InputError(f"there is a key {name!r} already", where="keys",
-                             mend=f"revoke it first (curbcut keys revoke {name}), or choose another"
-                                  " name") from None
-        return secret
-
-    def verify_key(self, secret: str) -> str | None:
-        """The name whose live key this is, or None. Takes anything a stranger sends."""
-        id_ = keys.id_of(secret)
-        if id_ is None:
-            return None
-        with self._reading() as connection:
-            row = connection.execute(sa.select(key_rows).where(
-                key_rows.c.id == id_, key_rows.c.revoked.is_(None))).first()
-        if row is None or not keys.answers(secret, row.salt, row.hash):
-            return None
-        return str(row.name)
-
-    def revoke_key(self, name: str) -> None:
-        """Ends the live key of this name; raises UnknownName where there is none."""
-        with self._writing() as connection:
-            done = connection.execute(
-                sa.update(key_rows).where(key_rows.c.name == name, key_rows.c.revoked.is_(None))
-                .values(revoked=time.time()))
-            if done.rowcount == 0:
-                live = connection.scalars(
-                    sa.select(key_rows.c.name).where(key_rows.c.revoked.is_(None)))
-                raise UnknownName("live key", name, live, where="keys")
-
-    def kept_keys(self) -> list[KeptKey]:
-        """All keys, the oldest first."""
-        with self._reading() as connection:
-            found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created))
-            return [KeptKey(row.id, row.name, row.created, row.revoked) for row in found]
+    def pepper(self, *, create: bool = False) -> bytes:
+        """What hashes of keys need beside the ledger; see `pepper.read`."""
+        return pepper.read(str(self.where), create=create)
 
     def record_use(self, key: str | None, model: str, *, prompt_tokens: int, output_tokens: int,
                    seconds: float) -> None:
         """Records one answered request; durable when this returns."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(uses.insert().values(
                 key=key, model=model, prompt_tokens=prompt_tokens, output_tokens=output_tokens,
                 seconds=seconds, time=time.time()))
@@ -293,7 +251,7 @@ class Ledger:
         total = [sa.func.count(), *(sa.func.sum(uses.c[name])
                                     for name in ("prompt_tokens", "output_tokens", "seconds"))]
         query = sa.select(uses.c.key, uses.c.model, *total).group_by(uses.c.key, uses.c.model)
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = [Use(row[0], row[1], row[2], int(row[3]), int(row[4]), float(row[5]))
                      for row in connection.execute(query)]
         return sorted(found, key=lambda use: (use.key or "", use.model))

@@ -4,6 +4,7 @@ import httpx
 import openai
 import pytest
 
+from callers import caller
 from curbcut.serve.api import door
 from curbcut.serve.server import serving
 
@@ -69,7 +70,7 @@ def test_cards_and_tokens_have_what_is_not_known_too(talk):
 
 def test_a_revoked_key_ends_its_stream_at_the_next_tokens(talker, monkeypatch):
     monkeypatch.setattr(door, "KNOWN_SECONDS", 0.02)
-    known, uses = {"good": "ann", "other": "bob"}, []
+    known, uses = {"good": caller("ann"), "other": caller("bob")}, []
     body = {"prompt": "a", "max_tokens": 1900, "ignore_eos": True, "stream": True}
     with serving(talker, name="talker", max_batch=2, verify=known.get,
                  on_use=uses.append) as session:

@@ -7,6 +7,7 @@ import threading
 import httpx
 import pytest
 
+from callers import known
 from curbcut.serve.api import shapes
 from curbcut.serve.engine.models import Served
 from curbcut.serve.server import serving
@@ -67,7 +68,7 @@ def test_prompt_bombs_are_refused_before_they_are_tokenised(http):
 
 
 def test_paths_beside_the_routes_need_a_key_too(talker):
-    with serving(talker, name="talker", verify={"k": "ann", "l": "bob"}.get) as session, \
+    with serving(talker, name="talker", verify=known({"k": "ann", "l": "bob"})) as session, \
             httpx.Client(base_url=session.url) as http:
         host, port = session.url.removeprefix("http://").split(":")
         for path in ("/v1/models", "//v1/models", "/V1/models", "/v1/%2e%2e/health", "/nothing",

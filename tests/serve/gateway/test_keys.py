@@ -1,11 +1,12 @@
 import pytest
 
+from callers import known
 from curbcut.errors import InputError
 from curbcut.serve.gateway.keys import check_exposure, check_origin, identify, is_loopback
 from curbcut.serve.gateway.limits import Limits, check_known, room_for_answer
 from curbcut.serve.gateway.refusal import Refused
 
-KNOWN = {"secret": "ann"}.get
+KNOWN = known({"secret": "ann"})
 
 
 @pytest.mark.parametrize(("host", "loopback"), [
@@ -23,8 +24,8 @@ def test_loopback(host, loopback):
 
 
 def test_known_keys_have_names_and_others_do_not():
-    assert identify("Bearer secret", KNOWN) == "ann"
-    assert identify("bearer  secret ", KNOWN) == "ann"
+    assert identify("Bearer secret", KNOWN).key == "ann"
+    assert identify("bearer  secret ", KNOWN).key == "ann"
     assert identify(None, None) is None
     for header in (None, "", "Bearer", "Bearer ", "secret", "Basic secret", "Bearer secre",
                    "Bearer secret x"):

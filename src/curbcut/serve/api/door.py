@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from curbcut.ledger.access import Caller
 from curbcut.serve.gateway.body import read_json
 from curbcut.serve.gateway.keys import Verify, check_origin, identify
 from curbcut.serve.gateway.limits import Limits
@@ -31,7 +32,7 @@ class Still:
     """Whether a request's key is still good, asked as often as its answer goes on."""
 
     def __init__(self, until: float,
-                 ask: Callable[[], Awaitable[tuple[str | None, float]]]) -> None:
+                 ask: Callable[[], Awaitable[tuple[Caller | None, float]]]) -> None:
         self._until, self._ask = until, ask
 
     async def check(self) -> None:
@@ -48,22 +49,23 @@ class Door:
 
     def __init__(self, app: ASGIApp, verify: Verify | None) -> None:
         self._app, self._verify = app, verify
-        self._known: dict[bytes, tuple[float, str | None]] = {}
+        self._known: dict[bytes, tuple[float, Caller | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 request = Request(scope)
-                scope["curbcut.key"], until = await self._who(request)
+                caller, until = await self._who(request)
+                scope["curbcut.caller"], scope["curbcut.key"] = caller, caller and caller.key
                 scope["curbcut.still"] = Still(until, partial(self._who, request))
             except Refused as refused:
                 await refusal(refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _who(self, request: Request) -> tuple[str | None, float]:
-        """The name of who asks, and until when that is known."""
+    async def _who(self, request: Request) -> tuple[Caller | None, float]:
+        """Who asks, and until when that is known."""
         given = request.headers.getlist("authorization")
         check_origin(request.headers.get("host"), request.headers.get("origin"), self._verify)
         if self._verify is None:
@@ -73,14 +75,14 @@ class Door:
         secret = given[0] if given else None
         digest = hashlib.sha256((secret or "").encode("utf-8", "surrogateescape")).digest()
         now = time.monotonic()
-        until, name = self._known.get(digest, (0.0, None))
+        until, caller = self._known.get(digest, (0.0, None))
         if until < now:
-            name = await asyncio.to_thread(identify, secret, self._verify)
+            caller = await asyncio.to_thread(identify, secret, self._verify)
             if len(self._known) > 1000:
                 self._known.clear()
             until = now + KNOWN_SECONDS
-            self._known[digest] = until, name
-        return name, until
+            self._known[digest] = until, caller
+        return caller, until
 
 
 async def read(request: Request, limits: Limits) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from curbcut.errors import CurbcutError, InputError
-from curbcut.ledger import FILE_NAME, open_ledger
+from curbcut.ledger import FILE_NAME, access, open_ledger
 from curbcut.serve.engine.watch import watched
 
 END_SECONDS = 20.0
@@ -51,7 +51,7 @@ def started(folder: Path, options: Sequence[str] = (), *, keyed: bool = False
         key = ""
         if keyed:
             with open_ledger(Path(aside) / FILE_NAME) as ledger:
-                key = ledger.create_key("bench")
+                key = access.issue_key(ledger, "bench", actor="bench")
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors,
                                    start_new_session=True)

@@ -6,10 +6,11 @@ import ipaddress
 from collections.abc import Callable
 
 from curbcut.errors import InputError
+from curbcut.ledger.access import Caller
 from curbcut.serve.gateway.refusal import Refused
 
-Verify = Callable[[str], str | None]
-"""The name of a secret's key, or None for a secret that is not known."""
+Verify = Callable[[str], Caller | None]
+"""Who a secret is of, or None for a secret that opens nothing."""
 
 
 def is_loopback(host: str) -> bool:
@@ -29,8 +30,8 @@ def check_exposure(host: str, verify: Verify | None) -> None:
                          where="--host", mend="curbcut keys add NAME, or --host 127.0.0.1")
 
 
-def identify(authorization: str | None, verify: Verify | None) -> str | None:
-    """The name of who asks, None where no keys are needed; raises Refused (401) without a known
+def identify(authorization: str | None, verify: Verify | None) -> Caller | None:
+    """Who asks, None where no keys are needed; raises Refused (401) without a known
     key where they are.
     """
     if verify is None:
@@ -39,10 +40,10 @@ def identify(authorization: str | None, verify: Verify | None) -> str | None:
     if scheme.casefold() != "bearer" or not secret.strip():
         raise Refused(401, "You did not provide an API key: send it as 'Authorization: Bearer "
                            "KEY'.", code="missing_api_key")
-    name = verify(secret.strip())
-    if name is None:
+    caller = verify(secret.strip())
+    if caller is None:
         raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
-    return name
+    return caller
 
 
 def check_origin(host: str | None, origin: str | None, verify: Verify | None) -> None:

@@ -1,0 +1,1 @@
+"""Documents, drawn from plans and the ledger."""
