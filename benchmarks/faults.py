@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -188,10 +188,11 @@ def outcomes(faults: Iterable[Fault], report: Path, soak: bool) -> list[Outcome]
     return rows
 
 
-def main() -> int:
-    """Prints the matrix; 1 where a row fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], help="rows, like T1 T8")
+def matrix(all_rows: Sequence[Fault], description: str | None) -> int:
+    """Runs what the command line asks of a matrix, and prints it; 1 where a row fails."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", nargs="+", default=[],
+                        help=f"rows, like {all_rows[0].name} {all_rows[7].name}")
     parser.add_argument("--soak", action="store_true", help="with the tests of minutes to hours")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -199,7 +200,7 @@ def main() -> int:
     if not (ROOT / MATRIX).exists():
         print(f"skipped: the matrix is held by tests, and {ROOT / 'tests'} is not here")
         return 0
-    faults = [fault for fault in FAULTS if not args.only or fault.name in args.only]
+    faults = [fault for fault in all_rows if not args.only or fault.name in args.only]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -220,4 +221,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(matrix(FAULTS, __doc__))

@@ -1,4 +1,4 @@
-"""The two matrices that training is shown by: what they name is there, and verdicts are right."""
+"""The matrices that training and serving are shown by: what they name is there, verdicts right."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def script(name):
 
 
 faults, equality = script("faults"), script("equality")
+attacks = script("attacks")  # which finds `faults` among the modules
 
 
-def test_every_test_of_the_fault_matrix_exists():
-    absent = [one for one in faults.functions(faults.FAULTS, soak=True) if not faults.exists(one)]
+@pytest.mark.parametrize("rows", [faults.FAULTS, attacks.ATTACKS])
+def test_every_test_of_a_matrix_exists(rows):
+    absent = [one for one in faults.functions(rows, soak=True) if not faults.exists(one)]
     assert absent == []
     assert not faults.exists("tests/test_resume.py::test_nothing")
     assert not faults.exists("tests/test_nothing.py::test_nothing")
@@ -34,6 +36,7 @@ def test_every_test_of_the_fault_matrix_exists():
 
 def test_the_matrix_has_each_row_once():
     assert [fault.name for fault in faults.FAULTS] == [f"T{n}" for n in range(1, 17)]
+    assert [attack.name for attack in attacks.ATTACKS] == [f"S{n}" for n in range(1, 23)]
 
 
 REPORT = """<testsuites><testsuite>

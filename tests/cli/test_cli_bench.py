@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from curbcut.cli.main import main
-from curbcut.ledger import FILE_NAME, open_ledger
+from curbcut.ledger import FILE_NAME, open_ledger, usage
 from curbcut.spec import Resolved
 from tiny import tiny_run
 
@@ -52,7 +52,7 @@ def test_a_run_is_served_asked_compared_and_recorded(runs, tmp_path, capsys, mon
     with open_ledger(runs / FILE_NAME) as ledger:
         pairs = ledger.pairs(step="bench")
         assert ledger.resolved("small").run == tiny_run("small")
-        assert not ledger.used()
+        assert not usage.used(ledger)
     assert len(pairs) == 3 and {pair[0]["serve"]["max_batch"] for pair in pairs} == {2}
 
 

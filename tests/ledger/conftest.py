@@ -2,10 +2,40 @@ from __future__ import annotations
 
 import pytest
 
-from curbcut.ledger import open_ledger
+import postgres
+from curbcut.ledger import open_ledger, pepper
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """URL of a private PostgreSQL that lives as long as the tests; skips where there is none."""
+    with postgres.server() as url:
+        yield url
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    with open_ledger(tmp_path / "ledger.sqlite") as opened:
+def file_url(tmp_path):
+    return str(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path, monkeypatch):
+    """Where a new ledger can be made: a path of SQLite, then an empty database of PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "ledger.sqlite")
+    monkeypatch.setenv(pepper.VARIABLE, str(tmp_path / "pepper"))
+    return postgres.emptied(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def ledger(url):
+    """A new ledger, on SQLite and again on PostgreSQL."""
+    with open_ledger(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def file_ledger(file_url):
+    """A new ledger in a file, for what is of files only."""
+    with open_ledger(file_url) as opened:
         yield opened

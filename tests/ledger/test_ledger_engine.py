@@ -19,18 +19,18 @@ def pragma(ledger, name):
         return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
 
 
-def test_sqlite_is_in_wal_waits_and_holds_references(ledger):
-    assert pragma(ledger, "journal_mode") == "wal"
-    assert pragma(ledger, "busy_timeout") == engine.BUSY_SECONDS * 1000
-    assert pragma(ledger, "foreign_keys") == 1
-    assert pragma(ledger, "synchronous") == 2  # FULL
+def test_sqlite_is_in_wal_waits_and_holds_references(file_ledger):
+    assert pragma(file_ledger, "journal_mode") == "wal"
+    assert pragma(file_ledger, "busy_timeout") == engine.BUSY_SECONDS * 1000
+    assert pragma(file_ledger, "foreign_keys") == 1
+    assert pragma(file_ledger, "synchronous") == 2  # FULL
 
 
-def test_a_newer_version_is_refused(ledger, tmp_path):
+def test_a_newer_version_is_refused(ledger, url):
     with ledger.writing() as connection:
         connection.execute(schema.about.insert().values(version=schema.VERSION + 1, created=0.0))
     with pytest.raises(InputError, match="upgrade"):
-        open_ledger(tmp_path / "ledger.sqlite")
+        open_ledger(url)
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all" * 100,

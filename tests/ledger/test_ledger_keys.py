@@ -23,8 +23,8 @@ def test_whatever_a_stranger_sends_is_no_key(ledger, junk):
     assert access.verify(ledger, junk) is None
 
 
-def test_the_secret_is_nowhere_in_the_files(ledger, tmp_path):
-    secret = access.issue_key(ledger, "ann", actor="test")
+def test_the_secret_is_nowhere_in_the_files(file_ledger, tmp_path):
+    secret = access.issue_key(file_ledger, "ann", actor="test")
     random_part = secret.split("-", 2)[2].encode()
     for path in tmp_path.iterdir():
         assert random_part not in path.read_bytes()

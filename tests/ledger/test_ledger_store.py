@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from curbcut.errors import InputError, UnknownName
-from curbcut.ledger import kept_pairs, open_ledger
+from curbcut.ledger import kept_pairs, open_ledger, usage
 from curbcut.spec import Account
 from ledger.samples import forecast, make_run, measurement
 
@@ -111,12 +111,12 @@ def test_pairs_are_the_newest_of_finished_runs(ledger):
     assert ledger.pairs(step="serve") == []
 
 
-def test_pairs_read_without_sqlalchemy_are_the_same(ledger, tmp_path):
-    fill_pairs(ledger)
+def test_pairs_read_without_sqlalchemy_are_the_same(file_ledger, tmp_path):
+    fill_pairs(file_ledger)
     path = tmp_path / "ledger.sqlite"
-    assert kept_pairs(path) == ledger.pairs()
-    assert kept_pairs(path, machine="EPYC") == ledger.pairs(machine="EPYC")
-    ledger.close()
+    assert kept_pairs(path) == file_ledger.pairs()
+    assert kept_pairs(path, machine="EPYC") == file_ledger.pairs(machine="EPYC")
+    file_ledger.close()
     assert len(kept_pairs(path)) == 2
     assert kept_pairs(tmp_path / "none.sqlite") == []
     assert not (tmp_path / "none.sqlite").exists()
@@ -125,7 +125,7 @@ def test_pairs_read_without_sqlalchemy_are_the_same(ledger, tmp_path):
 def test_uses_add_up_by_key_and_model(ledger):
     for key in ("ann", "ann", None):
         ledger.record_use(key, "tiny", prompt_tokens=10, output_tokens=5, seconds=0.5)
-    nobody, ann = ledger.used()
+    nobody, ann = usage.used(ledger)
     assert (nobody.key, nobody.requests) == (None, 1)
     assert (ann.key, ann.model, ann.requests) == ("ann", "tiny", 2)
     assert (ann.prompt_tokens, ann.output_tokens, ann.seconds) == (20, 10, 1.0)

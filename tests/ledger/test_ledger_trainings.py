@@ -9,6 +9,12 @@ from curbcut.ledger.inbox import Writer, import_folder
 from ledger.samples import make_run, measurement
 
 
+@pytest.fixture
+def ledger(file_ledger):
+    """What is tested is read from a file, without SQLAlchemy."""
+    return file_ledger
+
+
 def path_of(ledger, tmp_path):
     return tmp_path / "ledger.sqlite"
 

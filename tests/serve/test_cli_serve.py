@@ -18,7 +18,7 @@ from curbcut.cli.objective import read
 from curbcut.cli.serve import _killable
 from curbcut.cli.served import add_engine_options, as_served, engine_words, find, way_of
 from curbcut.errors import InputError, UnknownName
-from curbcut.ledger import FILE_NAME, access, open_ledger
+from curbcut.ledger import FILE_NAME, access, audit, holds, open_ledger, usage
 from curbcut.model.weights import shape_of
 from curbcut.spec import Account, Resolved, measured
 from tiny import tiny_run
@@ -52,16 +52,30 @@ def test_a_run_is_served_by_name_and_its_use_recorded(runs):
         assert said["model"] == "tiny" and said["keys"] is False
         answer = httpx.post(f"{said['url']}/v1/completions", json=ask, timeout=30).json()
     with open_ledger(runs / FILE_NAME, create=False) as ledger:
-        [use] = ledger.used()
+        [use] = usage.used(ledger)
         assert (use.key, use.model, use.requests) == (None, "tiny", 1)
         assert use.output_tokens == answer["usage"]["completion_tokens"]
         secret = access.issue_key(ledger, "ann", actor="test")
-    with served("tiny", "--runs", runs) as said:
+        boss = access.issue_key(ledger, "boss", role="admin", actor="test")
+    log = runs / "prompts.jsonl"
+    with served("tiny", "--runs", runs, "--log-prompts", log, "--queue", 9) as said:
         assert said["keys"] is True
-        url = f"{said['url']}/v1/models"
-        assert httpx.get(url, timeout=30).status_code == 401
-        good = {"Authorization": f"Bearer {secret}"}
-        assert httpx.get(url, headers=good, timeout=30).status_code == 200
+        url = said["url"]
+        assert httpx.get(f"{url}/v1/models", timeout=30).status_code == 401
+        good, admin = ({"Authorization": f"Bearer {one}"} for one in (secret, boss))
+        assert httpx.get(f"{url}/v1/models", headers=good, timeout=30).status_code == 200
+        assert httpx.post(f"{url}/v1/completions", json=ask, headers=good,
+                          timeout=30).status_code == 200
+        assert httpx.get(f"{url}/admin/keys", headers=good, timeout=30).status_code == 403
+        assert secret not in httpx.get(f"{url}/admin/keys", headers=admin, timeout=30).text
+        told = httpx.get(f"{url}/metrics", headers=admin, timeout=30).text
+        assert 'curbcut_tokens_total{model="tiny"' in told and 'key="ann"' in told
+    [line] = map(json.loads, log.read_text().splitlines())
+    assert (line["key"], line["body"]) == ("ann", ask) and secret not in log.read_text()
+    with open_ledger(runs / FILE_NAME, create=False) as ledger:
+        assert [(use.key, use.requests) for use in usage.used(ledger)] == [(None, 1), ("ann", 1)]
+        assert "prompts.logged" in [entry.action for entry in audit.entries(ledger)]
+        assert holds.live(ledger) == 0
 
 
 def test_a_session_of_a_run_leaves_promise_and_measurement(runs, monkeypatch, capsys):

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 
 from curbcut.serve.engine.interface import Stats
 from curbcut.serve.metrics import BOUNDS, COUNTERS, GAUGES, Metrics
-
-
-def parsed(text):
-    """Values by (sample's name, labels), as Prometheus' own reader has them."""
-    parser = pytest.importorskip("prometheus_client.parser", reason="prometheus-client is absent")
-    return {(sample.name, *sorted(sample.labels.items())): sample.value
-            for family in parser.text_string_to_metric_families(text) for sample in family.samples}
+from exposed import parsed
 
 
 def test_each_figure_is_a_field_and_has_one_name():

@@ -9,8 +9,9 @@ class Connection:
     """As much of uvicorn's as is looked at."""
 
     def __init__(self, cycle=None):
-        self.cycle, self.closed = cycle, False
-        self.transport = SimpleNamespace(abort=lambda: setattr(self, "closed", True))
+        self.cycle, self.closed, self.closing = cycle, False, False
+        self.transport = SimpleNamespace(abort=lambda: setattr(self, "closed", True),
+                                         is_closing=lambda: self.closing)
 
 
 def request(done):
@@ -34,6 +35,14 @@ def test_a_request_in_between_begins_the_time_anew():
     one.cycle = request(True)
     assert sweep.close_idle([one], HEADER_SECONDS) == 0
     assert sweep.close_idle([one], 2 * HEADER_SECONDS) == 1
+
+
+def test_who_does_not_read_what_is_left_is_not_waited_for():
+    one, sweep = Connection(request(False)), Sweep()
+    sweep.close_idle([one], 0.0)
+    one.closing = True
+    assert sweep.close_idle([one], 1.0) == 0
+    assert sweep.close_idle([one], 1.0 + HEADER_SECONDS) == 1 and one.closed
 
 
 def test_connections_that_are_gone_are_forgotten():

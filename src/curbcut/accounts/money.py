@@ -52,14 +52,17 @@ def money(machine: Machine, place: Place, seconds: Estimate,
             if key.startswith("usd.")}
 
 
-def write(sheet: Sheet, machine: Machine, place: Place, today: date | None = None) -> None:
-    """Writes usd.{rent, energy, ownership, staff, total} as tenure and contract ask, and every
-    usd_ways but with_staff. Needs seconds.total and kwh.facility.
+def write(sheet: Sheet, machine: Machine, place: Place, today: date | None = None, *,
+          ways: bool = True) -> None:
+    """Writes usd.{rent, energy, ownership, staff, total} as tenure and contract ask, and with
+    `ways` every usd_ways but with_staff. Needs seconds.total and kwh.facility.
 
     `today` is the day that Epoch's approaches take for the start; the newest of the prices where
     none is given.
     """
     _write_lines(sheet, machine, place)
+    if not ways:
+        return
     for contract in CONTRACTS:
         write_rent(sheet, machine, place, contract, f"usd_ways.{contract.replace('-', '_')}")
     energy = _write_energy(sheet, place, "usd_ways.academic")

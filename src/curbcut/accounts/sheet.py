@@ -13,6 +13,7 @@ same in every sheet of a seed: two accounts that differ in one method differ by 
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLES = 10_000
+MOST_KEPT = 4096
+"""Draws of a leaf that are kept for the next sheet that has it; more would take too much room."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ class Sheet:
             if figure.leaf and figure.distribution != "exact"]
         return {figure.key: self._first_order(figure, moved) for figure in self.figures}
 
+    def middles(self) -> Mapping[str, Estimate]:
+        """Every figure without its interval: a tenth of the work."""
+        return {figure.key: figure.estimate for figure in self.figures}
+
     def _with(self, key: str, value: float | None) -> dict[str, Number]:
         """All values with one leaf moved; figures above and beside it are as they were."""
         found = dict(self._values)
@@ -236,10 +243,20 @@ def draws(key: str, estimate: Estimate, samples: int, seed: int) -> Number:
     assert estimate.value is not None and estimate.low is not None and estimate.high is not None
     if estimate.low == estimate.high:
         return estimate.value
-    normal = np.random.default_rng([seed, zlib.crc32(key.encode())]).standard_normal(samples)
+    normal = (_normal if samples <= MOST_KEPT else _normal.__wrapped__)(key, samples, seed)
     if estimate.low > 0:
         down = math.log(estimate.value / estimate.low)
         up = math.log(estimate.high / estimate.value)
         return estimate.value * np.exp(np.where(normal < 0, down, up) * normal / Z90)
     width = np.where(normal < 0, estimate.value - estimate.low, estimate.high - estimate.value)
     return estimate.value + width * normal / Z90
+
+
+@functools.lru_cache(maxsize=64)
+def _normal(key: str, samples: int, seed: int) -> NDArray[np.float64]:
+    """The same of a key, a seed and a count: points of one front share most of their leaves."""
+    import numpy as np
+
+    found = np.random.default_rng([seed, zlib.crc32(key.encode())]).standard_normal(samples)
+    found.flags.writeable = False
+    return found

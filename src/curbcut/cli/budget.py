@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from curbcut import units
-from curbcut.errors import InputError, UnknownName
+from curbcut.errors import InputError
 from curbcut.ledger import FILE_NAME, kept_pairs
+from curbcut.plan.contracts import ANY, contracts_of
 from curbcut.plan.machines import HERE, is_here
 from curbcut.plan.resolve import DIMENSIONS
 from curbcut.spec import codec
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from curbcut.spec.estimate import Estimate
     from curbcut.spec.nouns import Machine
 
-ANY = "any"
-CONTRACTS = ("on-demand", "spot", "reserved-1y", "reserved-3y")
-FREE = ("on-demand", "spot")
-"""Contracts of `any`: one that binds for years is never cheaper for a single run."""
 
 WHOLE = frozenset(f"model.{name}" for name in DIMENSIONS)
 
@@ -57,13 +54,7 @@ def names(args: argparse.Namespace) -> list[str]:
 
 def contracts(args: argparse.Namespace) -> list[str]:
     """The contracts that --contract names; raises UnknownName."""
-    said = [name.strip() for name in (args.contract or "").split(",") if name.strip()]
-    if ANY in said:
-        return list(FREE)
-    for one in said:
-        if one not in CONTRACTS:
-            raise UnknownName("contract", one, (*CONTRACTS, ANY), where="--contract")
-    return said
+    return contracts_of(args.contract or "", "--contract")
 
 
 def backwards(args: argparse.Namespace, draft: Draft) -> bool:

@@ -18,6 +18,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "question and report. Run it again and it goes on where it stopped.")
     add_run_options(parser)
     add_machine(parser)
+    add_track(parser)
     parser.add_argument("--ask", metavar="TEXT", help="the question asked over HTTP at the end")
     parser.set_defaults(run=run)
 
@@ -39,6 +40,13 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
                         "from its last checkpoint")
 
 
+def add_track(parser: argparse.ArgumentParser) -> None:
+    """The option that has other tools' trackers follow the run."""
+    parser.add_argument("--track", metavar="TOOLS", help="trackers that follow the run, of wandb "
+                        "(offline), mlflow, tensorboard, trackio: \"wandb,mlflow\" (default: "
+                        "what CURBCUT_TRACK says)")
+
+
 def run(args: argparse.Namespace) -> int:
     """Does it."""
     began = time.perf_counter()
@@ -46,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
     from curbcut import circle
     from curbcut.launch import environment
+    from curbcut.train.observers import trackers
 
+    trackers.choose(args.track)
     console, question = Console(), args.ask or circle.QUESTION
     if (seat := environment.read()) is not None:
         return circle.go_seat(draft_of(args), args.runs, seat, console, question,

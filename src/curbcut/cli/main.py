@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from typing import Any
 
 from curbcut import __version__
 from curbcut.errors import (
@@ -38,12 +39,21 @@ VERBS = {
     "flops": "a model's FLOPs a token by every published convention",
     "validate": "our predictions against published measurements, in a table",
     "calibrate": "fit the time model's constants to your own measured rows",
-    "keys": "add, list and revoke API keys",
+    "keys": "add, list, rotate and revoke API keys",
+    "access": "organisations, projects, limits, budgets, prices and licences",
+    "audit": "who changed what, and whether the record is whole",
+    "statement": "a month's account of an organisation or project, as PDF or CSV",
+    "ui": "the page: runs, comparisons, planner, models and keys, budget",
+    "top": "the runs, live in the terminal",
 }
 _EXTRA_OF = {"torch": "train", "tokenizers": "train", "safetensors": "train", "pyarrow": "train",
              "starlette": "serve", "uvicorn": "serve", "jinja2": "serve", "filelock": "train",
              "llguidance": "serve", "matplotlib": "plot", "gguf": "gguf",
-             "transformers": "transformers"}
+             "transformers": "transformers", "reportlab": "pdf", "psycopg": "postgres",
+             "wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard",
+             "trackio": "trackio"}
+_OF_THE_PAGE = {"starlette", "uvicorn", "jinja2"}
+"""`ui` needs these too, and nothing else of what serving needs."""
 _NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -59,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_OF:
             raise
-        print(f"curbcut: {MissingExtra(package, _EXTRA_OF[package])}", file=sys.stderr)
+        page = _verb(arguments) == "ui" and package in _OF_THE_PAGE
+        extra = "ui" if page else _EXTRA_OF[package]
+        print(f"curbcut: {MissingExtra(package, extra)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("curbcut: interrupted; run the same command again and it goes on", file=sys.stderr)
@@ -86,7 +98,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(prog="curbcut", description="From a budget to a trained, served and "
                      "accounted-for model.", epilog="curbcut VERB --help says more.")
     parser.add_argument("--version", action="version", version=f"curbcut {__version__}")
-    verb = next((a for a in arguments if not a.startswith("-")), "")
+    verb = _verb(arguments)
     subparsers = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
     if verb in VERBS:
         import_module(f"curbcut.cli.{verb}").add(subparsers)
@@ -105,6 +117,10 @@ def _dispatch(arguments: list[str]) -> int:
         parser.error("name a verb")
     code: int = args.run(args)
     return code
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    return next((a for a in arguments if not a.startswith("-")), "")
 
 
 def _unread(given: list[str], parser: argparse.ArgumentParser) -> str:
@@ -147,6 +163,13 @@ class _Parser(argparse.ArgumentParser):
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)  # type: ignore[arg-type]
         self.register("action", None, _Once)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            close = nearest(str(value), known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}")
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Prints one clear error and leaves with exit code 2."""

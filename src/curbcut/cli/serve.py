@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curbcut.cli.keys import add_ledger_options, ledger_of
+from curbcut.cli.keys import actor, add_ledger_options, ledger_of
 from curbcut.cli.served import (
     add_engine_options,
     find,
@@ -23,13 +24,20 @@ from curbcut.cli.served import (
     runs_with_models,
     way_of,
 )
-from curbcut.errors import EXIT_OK, InputError
+from curbcut.errors import EXIT_OK, CurbcutError, InputError, MissingExtra
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from curbcut.ledger.store import Ledger
-    from curbcut.meter.energy import EnergyMeter, Lap
-    from curbcut.serve.api.flow import Use
+    from curbcut.meter.energy import Lap
+    from curbcut.serve.api.uses import Use
     from curbcut.serve.engine.interface import Stats
+    from curbcut.serve.gateway.keys import Verify
+    from curbcut.serve.gateway.limits import Limits
+    from curbcut.serve.gateway.prompts import PromptLog
+    from curbcut.serve.gateway.till import Till
+    from curbcut.serve.metering import StepMeter
     from curbcut.serve.opening import Way
     from curbcut.serve.server import Session
     from curbcut.spec import Run
@@ -65,6 +73,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
                         help="with --engine URL, what that server calls the model")
     parser.add_argument("--engine-key", default="", metavar="SECRET",
                         help="with --engine URL, that server's API key")
+    parser.add_argument("--queue", type=int, metavar="N",
+                        help="requests that may wait for a place; the next one is told to come "
+                        "again (64)")
+    parser.add_argument("--log-prompts", metavar="FILE", type=Path,
+                        help="write every request, word for word, to FILE; the audit chain tells "
+                        "that it was said")
     add_engine_options(parser)
     add_ledger_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object when it listens")
@@ -73,35 +87,106 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; returns the exit code."""
-    from curbcut.ledger import access
-    from curbcut.meter.energy import EnergyMeter
-    from curbcut.meter.sensors import open_sensors
+    from curbcut.ledger import budgets
     from curbcut.serve.metrics import Metrics
     from curbcut.serve.server import serve
 
     started = time.perf_counter()
-    budget = _budget(args.memory)
-    with ledger_of(args, create=True) as ledger, EnergyMeter(open_sensors()) as meter:
-        keyed = any(key.revoked is None for key in access.kept_keys(ledger))
+    memory = _budget(args.memory)
+    with ledger_of(args, create=True) as ledger, contextlib.ExitStack() as stack:
         served = _served(ledger, args)
         alone = next(iter(served.values())).run if len(served) == 1 else None
+        keyed = _keyed(stack, ledger, served)
+        meter = stack.enter_context(_meter(ledger, served, keyed.till if keyed else None))
+        metrics = Metrics(meter.joules, where=meter.where,
+                          budgets=(lambda: budgets.budgets(ledger)) if keyed else None)
+        prompts = _prompts(stack, ledger, args)
 
         def ready(session: Session) -> None:
             if alone is not None:
                 _promise(ledger, alone)
-            _greet(session, served, keyed, args, time.perf_counter() - started)
+            _greet(session, served, keyed is not None, args, time.perf_counter() - started)
 
+        limits = _limits(args)
         with _killable():
             stats = serve({name: (one.folder, one.way) for name, one in served.items()},
-                          args.host, args.port, budget_bytes=budget,
-                          verify=partial(access.verify, ledger) if keyed else None,
-                          on_use=lambda use: _record(ledger, use), on_ready=ready,
-                          metrics=Metrics(lambda: _joules(meter)))
-        meter.lap()
+                          args.host, args.port, budget_bytes=memory, meter=meter, prompts=prompts,
+                          verify=keyed.verify if keyed else None,
+                          till=keyed.till if keyed else None, more=keyed.routes if keyed else (),
+                          on_use=None if keyed else lambda use: _record(ledger, use),
+                          limits=limits, on_ready=ready, metrics=metrics)
         if alone is not None:
             _settle(ledger, alone, stats, time.perf_counter() - started, meter.total())
     print(_goodbye(stats), file=sys.stderr)
     return EXIT_OK
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """What a server has once there are keys."""
+
+    verify: Verify
+    till: Till
+    routes: Sequence[BaseRoute]
+    """Where access is managed."""
+
+
+def _keyed(stack: contextlib.ExitStack, ledger: Ledger,
+           served: Mapping[str, Served]) -> _Keyed | None:
+    """None where there is no key. The till is closed at the stack's end."""
+    from curbcut.ledger import access
+
+    if all(key.revoked is not None for key in access.kept_keys(ledger)):
+        return None
+    try:
+        from curbcut.serve.api.admin.acts import routes
+        from curbcut.serve.gateway.till import Till
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "serve") from None
+    from curbcut.serve.metering import tariff
+
+    runs = {name: _known(one) for name, one in served.items()}
+    prices = {name: tariff(name, run) for name, run in runs.items() if run is not None}
+    till = Till(ledger, prices.get)
+    stack.callback(till.close)
+    return _Keyed(partial(access.verify, ledger), till, routes(ledger))
+
+
+def _meter(ledger: Ledger, served: Mapping[str, Served], till: Till | None) -> StepMeter:
+    """Shares out the joules and seconds of what is served on this machine."""
+    from curbcut.ledger import meterings
+    from curbcut.meter.sensors import open_sensors
+    from curbcut.serve.metering import open_meter
+
+    here = {name: _known(one) for name, one in served.items() if "://" not in one.way.engine}
+    return open_meter(here, sensors=open_sensors(), settles=till is not None,
+                      server=till.server if till else secrets.token_hex(8),
+                      record=partial(meterings.record_meterings, ledger))
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    """The usual ones, and how many may wait. Raises InputError."""
+    from curbcut.serve.gateway.limits import Limits
+
+    if args.queue is None:
+        return Limits()
+    if args.queue < 0:
+        raise InputError(f"{args.queue} requests cannot wait", where="--queue",
+                         mend="give 0 or more")
+    return Limits(queue=args.queue)
+
+
+def _prompts(stack: contextlib.ExitStack, ledger: Ledger,
+             args: argparse.Namespace) -> PromptLog | None:
+    """Where requests are written word for word, if that was asked for."""
+    if args.log_prompts is None:
+        return None
+    from curbcut.serve.gateway.prompts import PromptLog
+
+    log = PromptLog(args.log_prompts, ledger, actor=actor())
+    stack.callback(log.close)
+    print(f"curbcut: every request is written to {args.log_prompts}", file=sys.stderr)
+    return log
 
 
 @contextlib.contextmanager
@@ -119,12 +204,6 @@ def _killable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _joules(meter: EnergyMeter) -> Mapping[str, float | None]:
-    """What sensors counted so far, by boundary."""
-    meter.lap()
-    return meter.total().by_boundary
 
 
 def _budget(text: str | None) -> int | None:
@@ -213,6 +292,16 @@ def _as_run(folder: Path) -> Run:
     shape = shape_of(read_json(folder / CONFIG), where=str(folder / CONFIG))
     values = {f"model.{key}": value for key, value in codec.plain(shape).items()}
     return to_serve(Draft().with_values(values, str(folder)), here.machine())
+
+
+def _known(one: Served) -> Run | None:
+    """The run that a model is priced and metered as; None where its shape is not known."""
+    if one.run is not None or one.folder is None:
+        return one.run
+    try:
+        return _as_run(one.folder)
+    except CurbcutError:
+        return None
 
 
 def _promise(ledger: Ledger, run: Run) -> None:

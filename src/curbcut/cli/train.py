@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from curbcut.cli.go import add_machine, add_run_options, draft_of
+from curbcut.cli.go import add_machine, add_run_options, add_track, draft_of
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,6 +16,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "with another layout of ranks in the file or by --on.")
     add_run_options(parser)
     add_machine(parser)
+    add_track(parser)
     parser.add_argument("--on-slow", choices=("record", "relaunch"), default="record",
                         help="what a rank that is several times slower than the others leads to: "
                         "an alert (record), or a new launch from a checkpoint")
@@ -33,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from curbcut import circle
     from curbcut.errors import InputError
     from curbcut.launch import environment
+    from curbcut.train.observers import trackers
 
+    trackers.choose(args.track)
     console = Console()
     if (seat := environment.read()) is not None:
         if args.rehearse:

@@ -96,8 +96,20 @@ class Row:
 
 def overlay_folder() -> Path:
     """The folder of the user's own facts, whether or not it is there."""
+    if _settled:
+        return _settled[0]
     known = os.environ.get
     return _folder(known("CURBCUT_FACTS"), known("XDG_CONFIG_HOME"), known("HOME"))
+
+
+_settled: list[Path] = []
+
+
+def settle() -> None:
+    """From now on the environment is not asked again: for a process that answers many questions,
+    where asking it takes a third of a plan's time.
+    """
+    _settled[:] = [overlay_folder()]
 
 
 @functools.cache

@@ -8,19 +8,21 @@ Every change is one transaction with its row in the audit chain. `actor` is who 
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import sqlalchemy as sa
 
 from curbcut.errors import InputError, UnknownName
-from curbcut.ledger import audit, keys
+from curbcut.ledger import audit, keys, licences
 from curbcut.ledger import schema as tables
 from curbcut.ledger.keys import KeptKey
 from curbcut.ledger.migrations import DEFAULT
+from curbcut.ledger.scopes import check_organisation, check_project, check_scope, live_key
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
@@ -58,12 +60,23 @@ class Caller:
     expires: float | None = None
     allowances: Mapping[str, Allowance] = field(default_factory=dict)
     """By scope, of the organisation, the project and the key; those without limits are absent."""
+    line: str = ""
+    """Id of the first key of which this one is a rotation; empty where it is none. Limits and
+    budgets of a line of keys are one: while two of them live, they share what is left."""
+    unaccepted: tuple[str, ...] = ()
+    """Models with a text in force that was not accepted for this key (see `lacks_licence`)."""
 
     @property
     def scopes(self) -> tuple[str, str, str]:
         """Where its limits and budgets stand, the widest first."""
         return (f"organisation:{self.organisation}", f"project:{self.project}",
-                f"key:{self.key_id}")
+                f"key:{self.line or self.key_id}")
+
+    def lacks_licence(self, model: str) -> bool:
+        """Whether `model` has a text that this key must accept first; an adapter ("base:adapter")
+        stands under its base's.
+        """
+        return model.partition(":")[0] in self.unaccepted
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ def create_project(ledger: Ledger, name: str, organisation: str = DEFAULT, *, ac
     """Makes a project; raises InputError (taken) or UnknownName (no such organisation)."""
     keys.check_name(name, "a project")
     with ledger.writing() as connection:
-        _organisation(connection, organisation)
+        check_organisation(connection, organisation)
         if connection.scalar(_named(tables.projects, name)):
             raise InputError(f"there is a project {name!r} already", where="projects",
                              mend="choose another name")
@@ -104,7 +117,7 @@ def create_project(ledger: Ledger, name: str, organisation: str = DEFAULT, *, ac
 def archive_project(ledger: Ledger, name: str, *, actor: str) -> None:
     """Ends a project and all its live keys; raises UnknownName."""
     with ledger.writing() as connection:
-        _project(connection, name)
+        check_project(connection, name)
         now = time.time()
         connection.execute(sa.update(tables.projects).where(tables.projects.c.name == name)
                            .values(archived=now))
@@ -137,7 +150,7 @@ def set_allowance(ledger: Ledger, scope: str, allowance: Allowance, *, actor: st
               "tokens_a_minute": allowance.tokens_a_minute,
               "concurrency": allowance.concurrency, "weight": allowance.weight}
     with ledger.writing() as connection:
-        check_scope(connection, scope)
+        scope = check_scope(connection, scope)
         connection.execute(sa.delete(tables.allowances).where(tables.allowances.c.scope == scope))
         connection.execute(tables.allowances.insert().values(scope=scope, **values))
         audit.append(connection, actor, "allowance.set", scope, values)
@@ -150,33 +163,53 @@ def allowances(ledger: Ledger, scopes: Sequence[str] = ()) -> dict[str, Allowanc
 
 
 def issue_key(ledger: Ledger, name: str, *, actor: str, project: str = DEFAULT,
-              role: Role = "user", owner: str = "", expires: float | None = None) -> str:
+              role: Role = "user", owner: str = "", expires: float | None = None,
+              accepted: Sequence[str] = (), told: Mapping[str, str] | None = None) -> str:
     """Makes a key and returns its secret, which is kept nowhere.
 
-    Raises InputError where `name` has a live key, UnknownName for a project or role there is not.
+    `accepted`: hashes of the texts that the owner accepts (`licences.needed` gives what is due);
+    `told`: what they say of themselves. Raises licences.Unaccepted where one is missing,
+    InputError where `name` has a live key, UnknownName for a project or role there is not.
     """
     keys.check_name(name)
+    keys.check_words({"owner": owner, **(told or {})})
     if role not in ROLES:
         raise UnknownName("role", role, ROLES, where="keys")
+    if expires is not None and not time.time() < expires < math.inf:
+        raise InputError(f"{expires:g} is no time to come", where="expires",
+                         mend="give seconds since 1970, after now")
     with ledger.writing() as connection:
-        _project(connection, project)
+        check_project(connection, project)
         if connection.scalar(sa.select(tables.keys.c.id).where(
                 tables.keys.c.name == name, tables.keys.c.revoked.is_(None))):
             raise InputError(f"there is a key {name!r} already", where="keys",
                              mend=f"revoke it first (curbcut keys revoke {name}), or choose another"
                                   " name")
-        return _issue(ledger, connection, actor, "key.issued", {
+        texts = licences.demand(licences.binding(connection, project, role), accepted)
+        id_, secret = keys.new_secret()
+        licences.record(connection, id_, texts, who=owner or name, told=told or {}, actor=actor)
+        _issue(ledger, connection, actor, "key.issued", id_, secret, {
             "name": name, "project": project, "role": role, "owner": owner, "expires": expires,
             "rotated_from": None})
+        return secret
 
 
-def rotate_key(ledger: Ledger, name: str, *, actor: str, grace_seconds: float = 0.0) -> str:
+def rotate_key(ledger: Ledger, name: str, *, actor: str, grace_seconds: float = 0.0,
+               accepted: Sequence[str] = ()) -> str:
     """A new secret for the live key of this name; the old one ends after `grace_seconds`.
 
-    Raises UnknownName.
+    What was accepted for the old one counts for the new one. Raises licences.Unaccepted for a text
+    that came since and is not in `accepted`; UnknownName; InputError for a time that is none.
     """
+    if not 0 <= grace_seconds < math.inf:
+        raise InputError(f"{grace_seconds:g} s is no time of grace", where="grace",
+                         mend="give 0 or more")
     with ledger.writing() as connection:
-        row = _live(connection, name)
+        row = live_key(connection, name)
+        check_project(connection, row.project)
+        before = licences.accepted_hashes(connection, row.id)
+        due = licences.binding(connection, row.project, row.role)
+        texts = licences.demand(due, accepted, before)
         now = time.time()
         # Only one live key bears the name, so the old one goes on under a name that tells.
         if grace_seconds > 0:
@@ -185,17 +218,19 @@ def rotate_key(ledger: Ledger, name: str, *, actor: str, grace_seconds: float = 
         else:
             values = {"revoked": now}
         connection.execute(sa.update(tables.keys).where(tables.keys.c.id == row.id).values(values))
-        secret = _issue(ledger, connection, actor, "key.rotated", {
+        id_, secret = keys.new_secret()
+        licences.record(connection, id_, texts, who=row.owner or name, told={}, actor=actor)
+        _issue(ledger, connection, actor, "key.rotated", id_, secret, {
             "name": name, "project": row.project, "role": row.role, "owner": row.owner,
-            "expires": row.expires, "rotated_from": row.id})
-        _inherit(connection, row.id, str(keys.id_of(secret)))
+            "expires": row.expires, "rotated_from": row.rotated_from or row.id})
+        _inherit(connection, row.id, id_)
         return secret
 
 
 def revoke_key(ledger: Ledger, name: str, *, actor: str) -> None:
     """Ends the live key of this name; raises UnknownName where there is none."""
     with ledger.writing() as connection:
-        row = _live(connection, name)
+        row = live_key(connection, name)
         connection.execute(sa.update(tables.keys).where(tables.keys.c.id == row.id)
                            .values(revoked=time.time()))
         audit.append(connection, actor, "key.revoked", f"key:{row.id}", {"name": name})
@@ -206,7 +241,7 @@ def kept_keys(ledger: Ledger) -> list[KeptKey]:
     with ledger.reading() as connection:
         found = connection.execute(sa.select(tables.keys).order_by(tables.keys.c.created))
         return [KeptKey(row.id, row.name, row.created, row.revoked, row.project, row.role,
-                        row.owner, row.expires) for row in found]
+                        row.owner, row.expires, row.rotated_from or "") for row in found]
 
 
 def verify(ledger: Ledger, secret: object) -> Caller | None:
@@ -227,59 +262,43 @@ def verify(ledger: Ledger, secret: object) -> Caller | None:
             return None
         caller = Caller(key_id=row.id, key=row.name, project=row.project,
                         organisation=row.organisation, role=row.role, owner=row.owner,
-                        expires=row.expires)
-        return Caller(**{**vars(caller), "allowances": _allowances(connection, caller.scopes)})
-
-
-def check_scope(connection: sa.Connection, scope: str) -> None:
-    """Raises UnknownName for a scope of nothing that is there."""
-    kind, _, name = scope.partition(":")
-    if kind == "organisation":
-        _organisation(connection, name)
-    elif kind == "project":
-        _project(connection, name)
-    elif kind == "key":
-        if not connection.scalar(sa.select(tables.keys.c.id).where(tables.keys.c.id == name)):
-            raise UnknownName("key id", name, connection.scalars(sa.select(tables.keys.c.id)),
-                              where="keys")
-    else:
-        raise UnknownName("kind of scope", kind, ("organisation", "project", "key"), where=scope)
+                        expires=row.expires, line=row.rotated_from or "")
+        return replace(caller, allowances=_allowances(connection, caller.scopes),
+                       unaccepted=licences.unaccepted_models(connection, row.id))
 
 
 def scope_of_key(ledger: Ledger, name: str) -> str:
     """Where limits and budgets of the live key `name` stand; raises UnknownName."""
     with ledger.reading() as connection:
-        return f"key:{_live(connection, name).id}"
+        row = live_key(connection, name)
+        return f"key:{row.rotated_from or row.id}"
 
 
-def _issue(ledger: Ledger, connection: sa.Connection, actor: str, action: str,
-           values: Mapping[str, Any]) -> str:
-    id_, secret = keys.new_secret()
+def _issue(ledger: Ledger, connection: sa.Connection, actor: str, action: str, id_: str,
+           secret: str, values: Mapping[str, Any]) -> None:
     salt = secrets.token_hex(16)
     connection.execute(tables.keys.insert().values(
         id=id_, salt=salt, hash=keys.hashed(secret, salt, ledger.pepper(create=True)), peppered=1,
         created=time.time(), **values))
     audit.append(connection, actor, action, f"key:{id_}", values)
-    return secret
 
 
 def _inherit(connection: sa.Connection, old: str, new: str) -> None:
-    """Limits and budgets of a key, and what is spent of them, pass to the key in its place."""
-    for table in (tables.allowances, tables.budgets):
-        for row in connection.execute(sa.select(table).where(table.c.scope == f"key:{old}")):
-            connection.execute(table.insert().values({**row._mapping, "scope": f"key:{new}"}))
-    spent = sa.select(tables.balances).where(tables.balances.c.scope == f"key:{old}")
-    for row in connection.execute(spent):
-        # What is held stays with the old key's balance, and is settled there.
-        connection.execute(tables.balances.insert().values(
-            {**row._mapping, "scope": f"key:{new}", "held": 0}))
+    """What was accepted for a key counts for the one in its place."""
+    accepted = sa.select(tables.acceptances).where(tables.acceptances.c.key_id == old)
+    for line in connection.execute(accepted).all():
+        kept = {name: value for name, value in line._mapping.items() if name != "id"}
+        connection.execute(tables.acceptances.insert().values({**kept, "key_id": new}))
 
 
 def _check_allowance(allowance: Allowance) -> None:
     for name in ("requests_a_minute", "tokens_a_minute", "concurrency"):
         value = getattr(allowance, name)
-        if value is not None and not 0 <= value < 2**53:
-            raise InputError(f"{value} is no limit", where=name, mend="give 0 or more, or none")
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**53):
+            raise InputError(f"{value} is no limit", where=name, mend="give a whole number, 0 or "
+                             "more, or none")
+    for model in allowance.models or ():
+        keys.check_model(model, "models")
     if not 0 < allowance.weight <= 1000:
         raise InputError(f"{allowance.weight:g} is no weight", where="weight",
                          mend="give a number above 0, at most 1000")
@@ -296,25 +315,3 @@ def _allowances(connection: sa.Connection, scopes: Sequence[str]) -> dict[str, A
 
 def _named(table: sa.Table, name: str) -> sa.Select[Any]:
     return sa.select(table.c.name).where(table.c.name == name)
-
-
-def _organisation(connection: sa.Connection, name: str) -> None:
-    if not connection.scalar(_named(tables.organisations, name)):
-        raise UnknownName("organisation", name,
-                          connection.scalars(sa.select(tables.organisations.c.name)),
-                          where="organisations")
-
-
-def _project(connection: sa.Connection, name: str) -> None:
-    live = sa.select(tables.projects.c.name).where(tables.projects.c.archived.is_(None))
-    if not connection.scalar(live.where(tables.projects.c.name == name)):
-        raise UnknownName("project", name, connection.scalars(live), where="projects")
-
-
-def _live(connection: sa.Connection, name: str) -> Any:
-    live = sa.select(tables.keys).where(tables.keys.c.revoked.is_(None))
-    row = connection.execute(live.where(tables.keys.c.name == name)).first()
-    if row is None:
-        raise UnknownName("live key", name, [one.name for one in connection.execute(live)],
-                          where="keys")
-    return row

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 START = "0" * 64
 """What the first row has in place of the hash before it."""
-_LOCK = 0x6375726263757401
-"""PostgreSQL lock under which rows are appended, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,6 @@ class Verdict:
 def append(connection: sa.Connection, actor: str, action: str, subject: str,
            body: Mapping[str, Any] | None = None) -> str:
     """Adds a row within the caller's writing transaction; returns its hash."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     newest = connection.execute(sa.select(audit.c.sequence, audit.c.hash)
                                 .order_by(audit.c.sequence.desc()).limit(1)).first()
     row = {"sequence": newest.sequence + 1 if newest else 1, "time": time.time(), "actor": actor,
@@ -69,13 +65,18 @@ def append(connection: sa.Connection, actor: str, action: str, subject: str,
     return str(row["hash"])
 
 
-def entries(ledger: Ledger, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-    """Rows beyond the sequence number `after`, the oldest first."""
-    query = sa.select(audit).where(audit.c.sequence > after).order_by(audit.c.sequence)
+def entries(ledger: Ledger, *, after: int = 0, limit: int = 1000,
+            newest: bool = False) -> list[Entry]:
+    """The first `limit` rows beyond the sequence number `after`, or the `newest` ones; the oldest
+    first.
+    """
+    order = audit.c.sequence.desc() if newest else audit.c.sequence
+    query = sa.select(audit).where(audit.c.sequence > after).order_by(order)
     with ledger.reading() as connection:
-        return [Entry(row.sequence, row.time, row.actor, row.action, row.subject,
-                      json.loads(row.body), row.hash)
-                for row in connection.execute(query.limit(limit))]
+        found = [Entry(row.sequence, row.time, row.actor, row.action, row.subject,
+                       json.loads(row.body), row.hash)
+                 for row in connection.execute(query.limit(limit))]
+    return found[::-1] if newest else found
 
 
 def verify(ledger: Ledger, head: str = "") -> Verdict:

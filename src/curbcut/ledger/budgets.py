@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from curbcut.errors import InputError, UnknownName
 from curbcut.ledger import audit
 from curbcut.ledger import schema as tables
-from curbcut.ledger.access import check_scope
 from curbcut.ledger.amounts import UNITS, Unit
+from curbcut.ledger.leases import clock
 from curbcut.ledger.periods import PERIODS, Period, start_of
+from curbcut.ledger.scopes import check_scope
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
@@ -44,22 +45,26 @@ def set_budget(ledger: Ledger, scope: str, unit: Unit, amount: int | None, *,
                period: Period = "all", actor: str) -> None:
     """From now on `scope` may take `amount` of `unit` in each `period`; None ends the budget.
 
-    What is spent already counts. Raises InputError, UnknownName.
+    What was used in this period already counts, and so does what is held. Raises InputError,
+    UnknownName.
     """
     if unit not in UNITS:
         raise UnknownName("unit", unit, UNITS, where="budgets")
     if period not in PERIODS:
         raise UnknownName("period", period, PERIODS, where="budgets")
-    if amount is not None and not 0 <= amount < 2**62:
-        raise InputError(f"{amount} is no budget", where="budgets", mend="give 0 or more")
+    if amount is not None and not (isinstance(amount, int) and 0 <= amount < 2**62):
+        raise InputError(f"{amount} is no budget", where="budgets",
+                         mend="give a whole number, 0 or more")
     row = tables.budgets.c
-    here = sa.and_(row.scope == scope, row.unit == unit, row.period == period)
     with ledger.writing() as connection:
-        check_scope(connection, scope)
-        connection.execute(sa.delete(tables.budgets).where(here))
+        scope = check_scope(connection, scope)
+        ended = connection.execute(sa.delete(tables.budgets).where(
+            row.scope == scope, row.unit == unit, row.period == period))
         if amount is not None:
             connection.execute(tables.budgets.insert().values(scope=scope, unit=unit,
                                                               period=period, amount=amount))
+            if not ended.rowcount:
+                _open(connection, scope, unit, period)
         audit.append(connection, actor, "budget.set", scope,
                      {"unit": unit, "period": period, "amount": amount})
 
@@ -73,23 +78,63 @@ def budgets(ledger: Ledger, scopes: Sequence[str] = (), *, when: float | None = 
         return read(connection, scopes, time.time() if when is None else when)
 
 
+def budgeted(ledger: Ledger) -> frozenset[tuple[str, Unit]]:
+    """Which scopes have a budget of which unit."""
+    with ledger.reading() as connection:
+        found = connection.execute(sa.select(tables.budgets.c.scope, tables.budgets.c.unit))
+        return frozenset((row.scope, row.unit) for row in found)
+
+
 def read(connection: sa.Connection, scopes: Sequence[str], when: float) -> list[Budget]:
-    """The same in a transaction of the caller's, in the order in which balances are locked."""
-    query = sa.select(tables.budgets)
-    query = query.where(tables.budgets.c.scope.in_(scopes)) if scopes else query
-    order = (tables.budgets.c.scope, tables.budgets.c.unit, tables.budgets.c.period)
-    found = []
-    for row in connection.execute(query.order_by(*order)).all():
-        start = start_of(row.period, when)
-        balance = connection.execute(sa.select(tables.balances).where(
-            *place(row.scope, row.unit, row.period, start))).first()
-        found.append(Budget(scope=row.scope, unit=row.unit, period=row.period, amount=row.amount,
-                            start=start, spent=balance.spent if balance else 0,
-                            held=balance.held if balance else 0))
-    return found
+    """The same in a transaction of the caller's."""
+    budget, balance = tables.budgets.c, tables.balances.c
+    starts = {period: start_of(period, when) for period in PERIODS}
+    now = sa.or_(*(sa.and_(balance.period == period, balance.start == start)
+                   for period, start in starts.items()))
+    query = sa.select(tables.budgets, balance.spent, balance.held).select_from(
+        tables.budgets.outerjoin(tables.balances, sa.and_(
+            budget.scope == balance.scope, budget.unit == balance.unit,
+            budget.period == balance.period, now)))
+    query = query.where(budget.scope.in_(scopes)) if scopes else query
+    found = connection.execute(query.order_by(budget.scope, budget.unit, budget.period))
+    return [Budget(scope=row.scope, unit=row.unit, period=row.period, amount=row.amount,
+                   start=starts[row.period], spent=row.spent or 0, held=row.held or 0)
+            for row in found]
 
 
-def place(scope: str, unit: str, period: str, start: int) -> tuple[Any, ...]:
-    """What picks one row of the balances."""
-    row = tables.balances.c
-    return row.scope == scope, row.unit == unit, row.period == period, row.start == start
+def _open(connection: sa.Connection, scope: str, unit: Unit, period: Period) -> None:
+    """The balance of a new budget: what its scope used in this period, and what is held for it."""
+    start = start_of(period, clock(connection))
+    at = {"scope": scope, "unit": unit, "period": period, "start": start}
+    tokens = tables.uses.c.prompt_tokens + tables.uses.c.output_tokens
+    used = {"tokens": tokens, "nanousd": tables.uses.c.charged_nanousd,
+            "millijoules": tables.uses.c.millijoules}[unit]
+    spent = connection.scalar(sa.select(sa.func.sum(used)).where(
+        _within(tables.uses, scope), tables.uses.c.time >= start))
+    column, row = tables.hold_lines.c, tables.balances.c
+    here = (column.scope == scope, column.unit == unit, column.period == period)
+    connection.execute(sa.delete(tables.hold_lines).where(*here, column.start == start))
+    other = sa.select(column.hold).where(*here)  # held since a period before this one
+    # Abandoned ones have their line too: they may be held again.
+    lines = connection.execute(sa.select(tables.holds.c.id, tables.holds.c[unit].label("amount"),
+                                         tables.holds.c.state).where(
+        _within(tables.holds, scope), tables.holds.c.state.in_(("held", "abandoned")),
+        tables.holds.c.id.not_in(other))).all()
+    connection.execute(sa.delete(tables.balances).where(
+        *(row[name] == value for name, value in at.items())))
+    connection.execute(tables.balances.insert().values(
+        **at, spent=int(spent or 0),
+        held=sum(line.amount for line in lines if line.state == "held")))
+    if lines:
+        connection.execute(tables.hold_lines.insert(), [
+            {"hold": line.id, **at, "amount": line.amount} for line in lines])
+
+
+def _within(table: sa.Table, scope: str) -> sa.ColumnElement[bool]:
+    """Rows of uses or holds that count for a scope; a key's are those of its whole line."""
+    kind, _, name = scope.partition(":")
+    if kind != "key":
+        return table.c[kind] == name
+    line = sa.select(tables.keys.c.id).where(sa.or_(tables.keys.c.id == name,
+                                                    tables.keys.c.rotated_from == name))
+    return table.c.key_id.in_(line)

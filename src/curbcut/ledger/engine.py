@@ -18,7 +18,7 @@ BUSY_SECONDS = 30
 """How long one process waits for another's write."""
 
 _ADVISORY_LOCK = 0x6375726263757400
-"""PostgreSQL lock under which the tables are made ("curbcut")."""
+"""PostgreSQL lock under which all writing is done ("curbcut")."""
 
 
 def connect(target: str | Path, *, create: bool = True) -> sa.Engine:
@@ -77,13 +77,16 @@ def _read_url(text: str) -> sa.URL:
 
 def _make_engine(url: sa.URL, where: str) -> sa.Engine:
     try:
-        engine = sa.create_engine(url)
+        # A pooled connection may be of a server that was started anew since.
+        engine = sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
     except ModuleNotFoundError as error:
         raise InputError(f"this database needs {error.name}, which is not installed", where=where,
                          mend="pip install 'psycopg[binary]'") from None
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
-        sa.event.listen(engine, "begin", _begin)
+    else:
+        sa.event.listen(engine, "connect", _set_limits)
+    sa.event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -112,11 +115,25 @@ def _enter_wal(cursor: sqlite3.Cursor) -> None:
             time.sleep(0.02)
 
 
+def _set_limits(connection: Any, _record: object) -> None:
+    # A writer that is stopped in the middle (a laptop asleep) must not keep all others waiting.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
 def _begin(connection: sa.Connection) -> None:
     # A reader that turns writer half-way would fail at once when another wrote in between;
-    # a writer therefore says so at its beginning, and waits its turn.
+    # a writer therefore says so at its beginning, and waits its turn. PostgreSQL would let many
+    # write; one at a time, as in SQLite, what a transaction has read stays so until its end, and
+    # no two wait for each other.
     writing = connection.get_execution_options().get("curbcut_writing")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    elif writing:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
 def _prepare(engine: sa.Engine, where: str) -> None:
@@ -125,8 +142,6 @@ def _prepare(engine: sa.Engine, where: str) -> None:
         if schema.about.name in names and _version(connection, where) == schema.VERSION:
             return
     with engine.execution_options(curbcut_writing=True).begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
         names = set(sa.inspect(connection).get_table_names())
         if schema.about.name in names:
             migrations.upgrade(connection, _version(connection, where))
@@ -167,6 +182,7 @@ def _translate(error: sa.exc.DBAPIError, where: str) -> CurbcutError:
     original: Any = error.orig
     text = str(original).strip().splitlines()[0] if str(original).strip() else "no word of why"
     code = getattr(original, "sqlite_errorname", "") or ""
+    state = getattr(original, "sqlstate", "") or ""
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return InputError("the ledger cannot be written", where=where,
                           mend="give yourself write permission on it and its folder, or choose"
@@ -178,7 +194,7 @@ def _translate(error: sa.exc.DBAPIError, where: str) -> CurbcutError:
     if code.startswith("SQLITE_FULL"):
         return InputError("the disk is full; nothing of this was written", where=where,
                           mend="free some space and run the same command again")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state == "55P03":
         return CurbcutError(f"another process held the ledger for {BUSY_SECONDS} s", where=where,
                             mend="run the same command again")
     return CurbcutError(f"the ledger cannot be used ({text})", where=where,

@@ -12,11 +12,15 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curbcut.errors import InputError
 
+LONGEST_WORDS = 500
+"""Characters of what a person says of themselves."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MODEL = re.compile(r"[a-z0-9._-]{1,64}(:[a-z0-9._-]{1,64})?")
 _SECRET = re.compile(r"ck-([0-9a-f]{8})-[A-Za-z0-9_-]{43}")
 
 
@@ -34,6 +38,8 @@ class KeptKey:
     role: str = "user"
     owner: str = ""
     expires: float | None = None
+    line: str = ""
+    """Id of the first key of which this one is a rotation; empty where it is none."""
 
 
 def check_name(name: str, what: str = "a key") -> str:
@@ -42,6 +48,22 @@ def check_name(name: str, what: str = "a key") -> str:
         raise InputError(f"{name!r} cannot name {what}", where=f"{what.split()[-1]}s",
                          mend="use up to 64 of a-z, 0-9, dot, dash and underscore")
     return name
+
+
+def check_model(name: str, where: str) -> str:
+    """`name` if a model, or an adapter ("model:adapter"), may have it; raises InputError."""
+    if not _MODEL.fullmatch(name):
+        raise InputError(f"{name[:80]!r} cannot name a model", where=where,
+                         mend="use up to 64 of a-z, 0-9, dot, dash and underscore")
+    return name
+
+
+def check_words(given: Mapping[str, str]) -> None:
+    """Raises InputError for what no person says of themselves: too long, or no printable text."""
+    for name, words in given.items():
+        if len(name) > 64 or len(words) > LONGEST_WORDS or not (name + words).isprintable():
+            raise InputError(f"is no text of up to {LONGEST_WORDS} printable characters",
+                             where=ascii(name[:64])[1:-1], mend="write it on one line")
 
 
 def new_secret() -> tuple[str, str]:

@@ -46,6 +46,16 @@ def _to_2(connection: sa.Connection) -> None:
         for index in table.indexes:
             index.create(connection, checkfirst=True)
     seed(connection)
+    _place_uses(connection)
+
+
+def _place_uses(connection: sa.Connection) -> None:
+    """Uses by a key are of the default project; and of the last key of the name before them."""
+    uses, keys = schema.uses.c, schema.keys.c
+    of = sa.select(keys.id).where(keys.name == uses.key, keys.created <= uses.time)
+    connection.execute(sa.update(schema.uses).where(uses.key.is_not(None)).values(
+        project=DEFAULT, organisation=DEFAULT,
+        key_id=of.order_by(keys.created.desc()).limit(1).scalar_subquery()))
 
 
 _STEPS: Mapping[int, Callable[[sa.Connection], None]] = {1: _to_2}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from curbcut.ledger import audit
+from curbcut.errors import InputError
+from curbcut.ledger import audit, keys
 from curbcut.ledger import schema as tables
 from curbcut.ledger.amounts import Amount
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
 
 MILLION = 1_000_000
+MOST = 2**50
+"""Below it prices are: those of a thousand million tokens still fit a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,11 @@ class Price:
 
 
 def set_price(ledger: Ledger, price: Price, *, actor: str) -> None:
-    """The price from now on; earlier requests keep theirs."""
+    """The price from now on; earlier requests keep theirs. Raises InputError for what is none."""
+    keys.check_model(price.model, "prices")
+    for name, value in vars(price).items():
+        if isinstance(value, int) and not 0 <= value < MOST:
+            raise InputError(f"{value} is no price", where=name, mend="give 0 or more")
     with ledger.writing() as connection:
         connection.execute(tables.prices.insert().values(since=time.time(), **vars(price)))
         audit.append(connection, actor, "price.set", f"model:{price.model}", vars(price))

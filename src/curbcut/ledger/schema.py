@@ -277,3 +277,20 @@ audit = sa.Table(
     sa.Column("hash", sa.Text, nullable=False),
 )
 """Who changed what: each row holds the hash of the row before it."""
+
+_SAYS = "the audit chain is append-only"
+_GUARDS = {
+    "sqlite": [f"CREATE TRIGGER audit_{word.lower()} BEFORE {word} ON audit "
+               f"BEGIN SELECT RAISE(ABORT, '{_SAYS}'); END" for word in ("UPDATE", "DELETE")],
+    "postgresql": [
+        "CREATE FUNCTION audit_stays() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"RAISE EXCEPTION '{_SAYS}' USING ERRCODE = 'restrict_violation'; END $$",
+        "CREATE TRIGGER audit_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_stays()"],
+}
+
+
+@sa.event.listens_for(audit, "after_create")
+def _guard(_table: sa.Table, connection: sa.Connection, **_told: object) -> None:
+    for statement in _GUARDS[connection.dialect.name]:
+        connection.exec_driver_sql(statement)

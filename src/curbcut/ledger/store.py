@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from curbcut.errors import CurbcutError, DamagedFile, InputError, UnknownName
 from curbcut.ledger import codec, pairs, pepper
-from curbcut.ledger.engine import connect, faults
+from curbcut.ledger.engine import BUSY_SECONDS, connect, faults
 from curbcut.ledger.inbox import Batch, Damage, Event
 from curbcut.ledger.pairs import Pair
 from curbcut.ledger.schema import (
@@ -46,18 +47,6 @@ class RunLine:
     """(step, kind) of each, sorted."""
 
 
-@dataclass(frozen=True)
-class Use:
-    """What one key (or None: no key was asked for) has used of one model."""
-
-    key: str | None
-    model: str
-    requests: int
-    prompt_tokens: int
-    output_tokens: int
-    seconds: float
-
-
 def open_ledger(where: str | os.PathLike[str], *, create: bool = True) -> Ledger:
     """Opens the ledger at a path (SQLite) or a URL ("postgresql://host/base").
 
@@ -74,7 +63,14 @@ class Ledger:
     def __init__(self, engine: sa.Engine) -> None:
         """Use `curbcut.ledger.open_ledger`, which makes and checks the engine."""
         self._engine = engine
-        self._writer = engine.execution_options(curbcut_writing=True)
+        self._reader, self._writer = engine, engine.execution_options(curbcut_writing=True)
+        if engine.dialect.name == "postgresql":
+            self._reader = engine.execution_options(isolation_level="REPEATABLE READ",
+                                                    postgresql_readonly=True)
+            # Whatever a database's own settings say: who had to wait must see what was written.
+            self._writer = self._writer.execution_options(isolation_level="READ COMMITTED")
+        # Threads of one process wait here: a database lets those who wait for it sleep for long.
+        self._turn = threading.Lock()
         # A file by its path, as the person knows it; a server by its URL without the password.
         local = engine.url.get_backend_name() == "sqlite" and engine.url.database
         self.where = local or engine.url.render_as_string(hide_password=True)
@@ -92,15 +88,23 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
-        with faults(self.where), self._engine.begin() as connection:
+        """A transaction that only reads, all of it as it stands at one instant."""
+        with faults(self.where), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that writes, whole or not at all; it waits for its turn at once."""
-        with faults(self.where), self._writer.begin() as connection:
-            yield connection
+        """A transaction that writes, whole or not at all; it waits for its turn at once, and nobody
+        else writes until its end.
+        """
+        if not self._turn.acquire(timeout=2 * BUSY_SECONDS):
+            raise CurbcutError(f"other threads held the ledger for {2 * BUSY_SECONDS} s",
+                               where=str(self.where), mend="do the same again")
+        try:
+            with faults(self.where), self._writer.begin() as connection:
+                yield connection
+        finally:
+            self._turn.release()
 
     # Runs and their accounts
 
@@ -239,22 +243,15 @@ class Ledger:
         return pepper.read(str(self.where), create=create)
 
     def record_use(self, key: str | None, model: str, *, prompt_tokens: int, output_tokens: int,
-                   seconds: float) -> None:
-        """Records one answered request; durable when this returns."""
+                   seconds: float, **more: Any) -> None:
+        """Records one answered request for which nothing was held; durable when this returns.
+
+        `more`: other columns of `uses`, as `cached_tokens`, `millijoules`, `cost_nanousd`.
+        """
         with self.writing() as connection:
             connection.execute(uses.insert().values(
                 key=key, model=model, prompt_tokens=prompt_tokens, output_tokens=output_tokens,
-                seconds=seconds, time=time.time()))
-
-    def used(self) -> list[Use]:
-        """What each key has used of each model, by name."""
-        total = [sa.func.count(), *(sa.func.sum(uses.c[name])
-                                    for name in ("prompt_tokens", "output_tokens", "seconds"))]
-        query = sa.select(uses.c.key, uses.c.model, *total).group_by(uses.c.key, uses.c.model)
-        with self.reading() as connection:
-            found = [Use(row[0], row[1], row[2], int(row[3]), int(row[4]), float(row[5]))
-                     for row in connection.execute(query)]
-        return sorted(found, key=lambda use: (use.key or "", use.model))
+                seconds=seconds, time=time.time(), **more))
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table) -> Any:

@@ -267,7 +267,12 @@ def seen(accelerator: str, stack: str, without: str = "") -> bool:
 
 def known_stack(stack: str) -> bool:
     """Whether constants of this stack were fitted."""
-    return any(key[2] == stack for key in _values(table.overlay_folder()))
+    return stack in _stacks(table.overlay_folder())
+
+
+@functools.cache
+def _stacks(overlay: Path) -> frozenset[str]:
+    return frozenset(key[2] for key in _values(overlay))
 
 
 def features(stack: str, version: str = "", accelerator: str = "") -> Mapping[str, float]:

@@ -62,9 +62,10 @@ def forecast(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
 
 def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, float] | None = None,
              corpus: CorpusFacts | None = None, project: Estimate | None = None,
-             learned: Correction | None = None) -> Sheet:
+             learned: Correction | None = None, *, ways: bool = True) -> Sheet:
     """Every figure of the forecast of `run`, and all that it follows from. `learned` stands for
-    what `pairs` teach of the machine.
+    what `pairs` teach of the machine. Without `ways`, what others would pay is left out: for who
+    prices many runs and shows none.
     """
     pairs = list(pairs)
     learned = learned or correction(run.machine, run.recipe.precision, pairs, run.recipe)
@@ -74,7 +75,7 @@ def sheet_of(run: Run, pairs: Iterable[Pair] = (), step_rates: Mapping[int, floa
     for kind, estimate in memory_by_kind(run, learned).items():
         sheet.leaf(f"memory_bytes.{kind}", estimate, "bytes")
     _write_energy(sheet, run)
-    money.write(sheet, run.machine, run.place)
+    money.write(sheet, run.machine, run.place, ways=ways)
     carbon.write(sheet, run.machine, run.place)
     development.write(sheet, development.multiplier(run.train.development, project))
     money.write_with_staff(sheet)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+FIRST_BLOCK, LARGEST_BLOCK = 4, 64
+"""Rows of a block: the first few beat nearly all others."""
 SIEVES = 8
 """Points of a known front that new rows are first held against."""
 
@@ -35,17 +37,36 @@ def _flat_front(first: Floats, second: Floats) -> Rows:
 
 
 def _deep_front(costs: Floats) -> Rows:
-    """Any number of counts: the row of least sum of ranks is on the front; what it beats goes."""
-    found: list[int] = []
-    left = np.arange(len(costs))
-    ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in costs.T]
-                            ) if len(costs) else costs
-    sums = ranks.sum(1) if len(costs) else np.zeros(0)
-    while len(left):
-        best = left[np.argmin(sums[left])]
-        found.append(int(best))
-        left = left[(costs[left] < costs[best]).any(1)]
-    return np.array(found, np.int64)
+    """Any number of counts. Whatever beats a row has a lower sum of ranks, so rows are read in that
+    order, block by block: of a block stays what nothing before it beats, and goes what it beats.
+    """
+    if not len(costs):
+        return np.zeros(0, np.int64)
+    ranks = [np.unique(column, return_inverse=True)[1].astype(np.int32) for column in costs.T]
+    rows = np.argsort(np.sum(ranks, axis=0, dtype=np.int64), kind="stable")
+    columns = [rank[rows] for rank in ranks]
+    found: list[Rows] = []
+    size = FIRST_BLOCK
+    while len(rows):
+        block = [column[:size] for column in columns]
+        kept = ~_beaten_before(block)
+        found.append(rows[:size][kept])
+        rows, columns = rows[size:], [column[size:] for column in columns]
+        better = np.zeros((int(kept.sum()), len(rows)), np.bool_)
+        for mine, theirs in zip(columns, block, strict=True):
+            better |= mine[None, :] < theirs[kept][:, None]
+        left = better.all(0)
+        rows, columns = rows[left], [column[left] for column in columns]
+        size = min(LARGEST_BLOCK, 2 * size)
+    return np.concatenate(found)
+
+
+def _beaten_before(block: list[NDArray[np.int32]]) -> NDArray[np.bool_]:
+    """Which rows of a block an earlier one is at most as costly as in each count."""
+    better = np.zeros((len(block[0]), len(block[0])), np.bool_)
+    for column in block:
+        better |= column[:, None] < column[None, :]
+    return np.asarray((~better & np.tri(len(better), k=-1, dtype=bool)).any(1))
 
 
 def beaten(first: Floats, second: Floats, known: Floats) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Pricer:
     machine: Machine
     memory_factor: float = 1.0
     """Learned from measured runs."""
+    memo: dict[int, tuple[Floats, Floats]] | None = field(default=None, compare=False, repr=False)
+    """By block, what was priced already: for who asks the same blocks under another factor. They
+    must live as long as it does."""
 
     @property
     def room_bytes(self) -> float:
@@ -36,13 +39,22 @@ class Pricer:
         """Seconds of a step and peak bytes, each of the block's shape; infinite for what does not
         count.
         """
+        if self.memo is not None and id(block) in self.memo:
+            seconds, bytes_ = self.memo[id(block)]
+        else:
+            seconds, bytes_ = self._seconds(block), self._bytes(block.recipes, block)
+            if self.memo is not None:
+                self.memo[id(block)] = seconds, bytes_
+        peak = spread(np.asarray(self.memory_factor * bytes_, np.float64), block)
+        return seconds, block.shut(peak)
+
+    def _seconds(self, block: Block) -> Floats:
         recipes = block.recipes
         seconds = time.step_columns(self.shape, recipes, self._chip(block),
                                     constants.of(self.machine, block.base))
         # A power limit stretches all recipes alike: draws of this machine are taken as usual.
         capped = float(power_cap.seconds_factor(block.base, self.machine))
-        return (block.shut(spread(capped * seconds, block)),
-                block.shut(self._peak(recipes, block)))
+        return block.shut(spread(capped * seconds, block))
 
     def _chip(self, block: Block) -> rates.Chip:
         """The chip at each of the block's precisions, along their axis."""
@@ -55,8 +67,9 @@ class Pricer:
                    for field in dataclasses.fields(rates.Chip)}
         return rates.Chip(**columns)
 
-    def _peak(self, recipes: Columns, block: Block) -> Floats:
-        """The fuller of the first and the last stage: `memory.training` without its parts.
+    def _bytes(self, recipes: Columns, block: Block) -> Floats:
+        """The fuller of the first and the last stage: `memory.training` without its parts and
+        without what was learned.
 
         Precisions of the same width hold the same bytes: each width is priced once.
         """
@@ -69,10 +82,10 @@ class Pricer:
                 precision=block.axis("precision", tuple(names[i] for i in sorted(set(firsts)))))
         first, last = (memory.stage(self.shape, recipes, self.machine.kind, end)["peak"]
                        for end in (False, True))
-        peak = np.asarray(self.memory_factor * larger(first, last), np.float64)
+        peak = np.asarray(larger(first, last), np.float64)
         if 1 < len(set(firsts)) < len(names):
             peak = peak[[sorted(set(firsts)).index(i) for i in firsts]]
-        return spread(peak, block)
+        return peak
 
     def groups(self, recipe: Recipe) -> Mapping[str, float]:
         """Seconds of a step by part, what recompute and a power limit add apart; they add up to the

@@ -117,7 +117,8 @@ def fastest(one: Offer, threads: int | None = None) -> Priced:
     if not one.space.count:
         raise nothing_valid(one.space)
     _known(one, "time")
-    scans = _scans([one], "time", threads)
+    scans = [_scan(one, block, "time", None, front=False) for block in one.space.blocks] \
+        if threads == 1 else _scans([one], "time", threads)
     scan = min(scans, key=lambda each: float(each.score.min()))
     if not np.isfinite(scan.score.min()):
         raise NothingFits(_leanest(scans))
@@ -163,14 +164,15 @@ def _scans(offers: Sequence[Offer], objective: Objective, threads: int | None) -
         return list(pool.map(work, jobs))
 
 
-def _scan(one: Offer, block: Block, objective: Objective, known: Floats | None) -> Scan:
+def _scan(one: Offer, block: Block, objective: Objective, known: Floats | None, *,
+          front: bool = True) -> Scan:
     seconds, peak = (spread(values, block) for values in one.pricer.block(block))
     fits = peak <= one.pricer.room_bytes
     score = peak if objective == "memory" else seconds * one.rate(objective)
     inside = np.where(fits, score, np.inf)
     outside = np.where(fits, np.inf, score)
     worst = np.unravel_index(int(np.argmin(outside)), block.shape)
-    places = _candidates(seconds, peak, fits, known)
+    places = _candidates(seconds, peak, fits, known) if front else np.zeros(0, np.int64)
     return Scan(one, block, int(np.count_nonzero(fits)),
                 np.minimum.reduceat(inside, block.starts, -1),
                 np.minimum.reduceat(peak, block.starts, -1),

@@ -15,6 +15,8 @@ def fastest_surely(one: Offer, spread: float, threads: int | None = None) -> Pri
     (`spread` either way); the fastest of all where that costs more time (`rules.UNSURE_MEMORY`) or
     nothing surely fits. Raises as `recipes.fastest`.
     """
+    # The blocks are the space's own, which it keeps: what is priced of them holds for both looks.
+    one = replace(one, pricer=replace(one.pricer, memo={}))
     best = fastest(one, threads)
     room = rules.sure_bytes(one.machine, spread)
     assert best.peak_bytes.value is not None and best.seconds.value is not None

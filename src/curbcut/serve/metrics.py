@@ -13,9 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from curbcut.ledger.access import Caller
+from curbcut.ledger.holds import Taken
 from curbcut.serve.engine.interface import Stats
+from curbcut.serve.exposition import CONTENT_TYPE, Family
+from curbcut.serve.metering.shares import Where
+from curbcut.serve.spending import Budgets, Spending
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["BOUNDS", "CONTENT_TYPE", "COUNTERS", "GAUGES", "TIMES", "Metrics"]
+
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
           300.0)
 """Upper ends of the buckets of all times, in seconds."""
@@ -84,10 +90,17 @@ class _Times:
 
 
 class Metrics:
-    """Latencies of requests as they end, and all counts as text. Threads may share it."""
+    """Latencies of requests as they end, and all counts as text. Threads may share it.
 
-    def __init__(self, joules: Joules | None = None) -> None:
+    `joules` are what sensors counted, `where` says where a meter found them to go, `budgets` how
+    the budgets stand.
+    """
+
+    def __init__(self, joules: Joules | None = None, *,
+                 where: Callable[[], Where] | None = None,
+                 budgets: Budgets | None = None) -> None:
         self._joules = joules
+        self._spending = Spending(where, budgets)
         self._times: dict[tuple[str, str], _Times] = {}
         self._ends: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
@@ -106,11 +119,15 @@ class Metrics:
                 if value is not None:
                     self._times.setdefault((name, model), _Times()).add(value)
 
+    def settled(self, caller: Caller, model: str, taken: Taken) -> None:
+        """One request was charged."""
+        self._spending.settled(caller, model, taken)
+
     def text(self, stats: Mapping[str, Stats]) -> str:
         """All figures of the models in memory, in Prometheus' text format (`CONTENT_TYPE`)."""
         return "".join(family.text() for family in self._families(stats) if family.samples)
 
-    def _families(self, stats: Mapping[str, Stats]) -> Iterator[_Family]:
+    def _families(self, stats: Mapping[str, Stats]) -> Iterator[Family]:
         for table, kind in ((COUNTERS, "counter"), (GAUGES, "gauge")):
             for name, source, what, other in table:
                 values = {model: float(getattr(one, source)) for model, one in stats.items()}
@@ -119,7 +136,7 @@ class Metrics:
             "gauge", "used_share", "Share of the cache's pages that running requests hold.",
             "vllm:kv_cache_usage_perc",
             {model: one.used_pages / one.pages for model, one in stats.items() if one.pages})
-        yield _Family("vllm:prefix_cache_queries", "counter", "Tokens of prompts looked for.", [
+        yield Family("vllm:prefix_cache_queries", "counter", "Tokens of prompts looked for.", [
             ("_total", {"model_name": model}, float(one.prompt_tokens))
             for model, one in stats.items()])
         with self._lock:
@@ -130,60 +147,37 @@ class Metrics:
             found = {model: one for (kind, model), one in times.items() if kind == name}
             yield _histogram(f"curbcut_{name}", what, "model", found)
             yield _histogram(other, what, "model_name", found)
-        yield _Family("curbcut_energy_joules", "counter", "Energy that sensors counted.", [
+        yield Family("curbcut_energy_joules", "counter", "Energy that sensors counted.", [
             ("_total", {"boundary": boundary}, joules)
             for boundary, joules in (self._joules() if self._joules else {}).items()
             if joules is not None])
-
-
-@dataclass(frozen=True)
-class _Family:
-    """One metric: its samples as suffix of the name, labels and value."""
-
-    name: str
-    kind: str
-    what: str
-    samples: list[tuple[str, Mapping[str, str], float]]
-
-    def text(self) -> str:
-        """Its lines. In this format the type is said of a counter's whole name."""
-        name = self.name + ("_total" if self.kind == "counter" else "")
-        lines = [f"# HELP {name} {self.what}", f"# TYPE {name} {self.kind}"]
-        for suffix, labels, value in self.samples:
-            said = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-            number = repr(int(value)) if value == int(value) else repr(value)
-            lines.append(f"{self.name}{suffix}{{{said}}} {number}")
-        return "\n".join(lines) + "\n"
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        yield from self._spending.families()
 
 
 def _of_models(kind: str, name: str, what: str, other: str,
-               values: Mapping[str, float]) -> Iterator[_Family]:
+               values: Mapping[str, float]) -> Iterator[Family]:
     """One figure of each model, under our name and, where there is one, vLLM's."""
     suffix = "_total" if kind == "counter" else ""
     for called, label in ((f"curbcut_{name}", "model"), (other, "model_name")):
         if called:
-            yield _Family(called, kind, what, [(suffix, {label: model}, value)
+            yield Family(called, kind, what, [(suffix, {label: model}, value)
                                                for model, value in values.items()])
 
 
-def _ends(ends: Sequence[tuple[tuple[str, str], int]]) -> Iterator[_Family]:
+def _ends(ends: Sequence[tuple[tuple[str, str], int]]) -> Iterator[Family]:
     what = "Answers by how they ended."
-    yield _Family("curbcut_answers", "counter", what, [
+    yield Family("curbcut_answers", "counter", what, [
         ("_total", {"model": model, "finish": finish}, count)
         for (model, finish), count in ends])
-    yield _Family("vllm:request_success", "counter", what, [
+    yield Family("vllm:request_success", "counter", what, [
         ("_total", {"model_name": model, "finished_reason": finish}, count)
         for (model, finish), count in ends if finish in ("stop", "length")])
 
 
 def _histogram(name: str, what: str, label: str,
-               found: Mapping[str, tuple[list[tuple[str, int]], float]]) -> _Family:
+               found: Mapping[str, tuple[list[tuple[str, int]], float]]) -> Family:
     samples: list[tuple[str, Mapping[str, str], float]] = []
     for model, (buckets, total) in found.items():
         samples += [("_bucket", {label: model, "le": bound}, count) for bound, count in buckets]
         samples += [("_count", {label: model}, buckets[-1][1]), ("_sum", {label: model}, total)]
-    return _Family(name, "histogram", what, samples)
+    return Family(name, "histogram", what, samples)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -21,24 +19,34 @@ from curbcut.serve.engine.shelf import Shelf, plain_name, total
 from curbcut.serve.gateway.keys import Verify, check_exposure
 from curbcut.serve.gateway.limits import Limits
 from curbcut.serve.opening import Dtype, Way
+from curbcut.serve.port import listening
+from curbcut.serve.signals import quiet
 from curbcut.serve.sweep import Sweep
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.routing import BaseRoute
 
-    from curbcut.serve.api.flow import OnUse, Uses
+    from curbcut.serve.api.uses import OnUse, Uses
     from curbcut.serve.engine.interface import OnStep, Stats
     from curbcut.serve.engine.models import Models
+    from curbcut.serve.gateway.gate import Gate
+    from curbcut.serve.gateway.prompts import PromptLog
+    from curbcut.serve.gateway.till import Till
+    from curbcut.serve.metering import StepMeter
     from curbcut.serve.metrics import Metrics
 
 DRAIN_SECONDS = 30
 """How long running answers may take to end after the first signal."""
 _START_SECONDS = 30.0
+_AHEAD = 4
+"""One request for so many rows waits inside the engine."""
 TICKS_A_SECOND = 10
 """Of uvicorn's own loop."""
 
 
-What = Path | Mapping[str, tuple[Path | None, Way]]
+Ways = Mapping[str, tuple[Path | None, Way]]
+What = Path | Ways
 """What to serve: one folder, or several models by name with how each is served; the first is
 loaded at once, the others when they are asked for."""
 
@@ -60,6 +68,8 @@ class Session:
 def serve(what: What, host: str = "127.0.0.1", port: int = 8000, *, name: str = "",
           dtype: Dtype = "auto", max_batch: int = 8, way: Way | None = None,
           budget_bytes: int | None = None, verify: Verify | None = None,
+          till: Till | None = None, meter: StepMeter | None = None,
+          prompts: PromptLog | None = None, more: Sequence[BaseRoute] = (),
           limits: Limits | None = None, on_use: OnUse | None = None,
           on_step: OnStep | None = None, metrics: Metrics | None = None,
           on_ready: Callable[[Session], None] | None = None) -> Stats:
@@ -67,16 +77,19 @@ def serve(what: What, host: str = "127.0.0.1", port: int = 8000, *, name: str = 
     then lets running answers end.
 
     `name` and `way` (default: one with `dtype` and `max_batch`) are of one folder. `verify` None
-    means that there are no keys. Returns what the engines have done. Raises InputError for an open
-    address without keys, a port in use and a folder without a model.
+    means that there are no keys; with them, what requests may take is held in `till`. `meter` is
+    told of every step (else `on_step` is). `more` routes stand behind the same door. Returns what
+    the engines have done. Raises InputError for an open address without keys, a port in use and a
+    folder without a model.
     """
     limits = limits or Limits()
+    ways = _ways(what, name, way or Way(dtype=dtype, max_batch=max_batch))
     with _listening(host, port, verify) as (listener, url), _uses(on_use) as uses, \
-            _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
-                   limits, on_step) as shelf:
+            _shelf(ways, budget_bytes, limits, _listeners(meter, on_step)) as shelf:
         session = _session(url, shelf)
-        with _server(shelf, verify, limits, uses, metrics,
-                     on_ready=lambda: on_ready and on_ready(session)) as server, _signals(server):
+        gate = _gate(ways, limits, verify, till, meter)
+        with _server(shelf, verify, limits, uses, metrics, gate, prompts, more,
+                     on_ready=lambda: on_ready and on_ready(session)) as server, quiet(server):
             server.run(sockets=[listener])
         return session.stats()
 
@@ -85,6 +98,8 @@ def serve(what: What, host: str = "127.0.0.1", port: int = 8000, *, name: str = 
 def serving(what: What, *, name: str = "", host: str = "127.0.0.1", port: int = 0,
             dtype: Dtype = "auto", max_batch: int = 8, way: Way | None = None,
             budget_bytes: int | None = None, verify: Verify | None = None,
+            till: Till | None = None, meter: StepMeter | None = None,
+            prompts: PromptLog | None = None, more: Sequence[BaseRoute] = (),
             limits: Limits | None = None, on_use: OnUse | None = None,
             on_step: OnStep | None = None,
             metrics: Metrics | None = None) -> Iterator[Session]:
@@ -93,11 +108,13 @@ def serving(what: What, *, name: str = "", host: str = "127.0.0.1", port: int = 
     Raises what `serve` raises, and CurbcutError when the server does not come up.
     """
     limits = limits or Limits()
+    ways = _ways(what, name, way or Way(dtype=dtype, max_batch=max_batch))
     with _listening(host, port, verify) as (listener, url), _uses(on_use) as uses, \
-            _shelf(_ways(what, name, way or Way(dtype=dtype, max_batch=max_batch)), budget_bytes,
-                   limits, on_step) as shelf:
+            _shelf(ways, budget_bytes, limits, _listeners(meter, on_step)) as shelf:
         ready = threading.Event()
-        with _server(shelf, verify, limits, uses, metrics, on_ready=ready.set) as server:
+        gate = _gate(ways, limits, verify, till, meter)
+        with _server(shelf, verify, limits, uses, metrics, gate, prompts, more,
+                     on_ready=ready.set) as server:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]},
                                       name="curbcut-server", daemon=True)
             thread.start()
@@ -123,59 +140,51 @@ def running(folder: Path, *, name: str = "", dtype: Dtype = "auto",
 def _listening(host: str, port: int, verify: Verify | None) -> Iterator[tuple[socket.socket, str]]:
     """A socket that listens on (host, port), before any model is loaded, and its URL."""
     check_exposure(host, verify)
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port", where="--port", mend="give one from 1 to 65535")
-    with contextlib.closing(_listen(host, port)) as listener:
-        bound = listener.getsockname()[1]
-        yield listener, f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    with listening(host, port) as listener:
+        yield listener
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise InputError(f"{host!r} is no address of this machine ({error})", where="--host",
-                         mend="give 127.0.0.1, or an address of this machine") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            free = _next_free(host, port)
-            mend = f"--port {free}" if free else "choose another port"
-            raise InputError(f"port {port} is in use", where=host, mend=mend) from None
-        raise InputError(f"cannot listen on port {port} ({error.strerror})", where=host,
-                         mend="choose an address of this machine and a port above 1023") from None
-    return listener
-
-
-def _next_free(host: str, port: int) -> int | None:
-    """The first free port of the hundred after `port`."""
-    for candidate in range(port + 1, min(port + 101, 65536)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind((host, candidate))
-                return candidate
-    return None
-
-
-def _ways(what: What, name: str, way: Way) -> Mapping[str, tuple[Path | None, Way]]:
+def _ways(what: What, name: str, way: Way) -> Ways:
     return {name or name_of(what): (what, way)} if isinstance(what, Path) else what
 
 
+def _listeners(meter: StepMeter | None,
+               on_step: OnStep | None) -> Callable[[str], OnStep | None]:
+    """Who is told of a model's steps."""
+    return (lambda _model: on_step) if meter is None else meter.listener
+
+
+def _gate(ways: Ways, limits: Limits, verify: Verify | None, till: Till | None,
+          meter: StepMeter | None) -> Gate | None:
+    """What requests of keys pass; None where there are no keys."""
+    if verify is None:
+        return None
+    from curbcut.serve.gateway.admission import Admission
+    from curbcut.serve.gateway.gate import Gate
+    from curbcut.serve.gateway.quotas import Quotas
+
+    slots = {name: _slots(way, limits) for name, (_, way) in ways.items()}
+    return Gate(Quotas(), Admission(slots.__getitem__, limits.queue),
+                till, meter.take if meter else None)
+
+
+def _slots(way: Way, limits: Limits) -> int:
+    """Answers that a model's engine is asked for at a time: a few more than it works on, so that
+    it never waits for the next one. A server elsewhere has a queue of its own.
+    """
+    if "://" in way.engine:
+        return (way.max_batch + limits.queue) * len(set(way.engine.split()))
+    return way.max_batch + max(1, way.max_batch // _AHEAD)
+
+
 @contextlib.contextmanager
-def _shelf(ways: Mapping[str, tuple[Path | None, Way]], budget_bytes: int | None, limits: Limits,
-           on_step: OnStep | None) -> Iterator[Shelf]:
+def _shelf(ways: Ways, budget_bytes: int | None, limits: Limits,
+           on_step: Callable[[str], OnStep | None]) -> Iterator[Shelf]:
     """All models on a shelf, the first of them in memory; closed at the end."""
     if not ways:
         raise InputError("there is no model to serve", where="serve", mend="name at least one")
     try:
-        books = {name: book(folder, replace(way, max_waiting=limits.queue), on_step)
+        books = {name: book(folder, replace(way, max_waiting=limits.queue), on_step(name))
                  for name, (folder, way) in ways.items()}
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
@@ -196,7 +205,7 @@ def _session(url: str, shelf: Shelf) -> Session:
 def _uses(on_use: OnUse | None) -> Iterator[Uses]:
     """Who is told of each use; all are told when the block, with the engines in it, ends."""
     try:
-        from curbcut.serve.api.flow import Uses
+        from curbcut.serve.api.uses import Uses
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve") from None
     uses = Uses(on_use)
@@ -208,8 +217,8 @@ def _uses(on_use: OnUse | None) -> Iterator[Uses]:
 
 @contextlib.contextmanager
 def _server(models: Models, verify: Verify | None, limits: Limits, uses: Uses,
-            metrics: Metrics | None,
-            on_ready: Callable[[], object]) -> Iterator[uvicorn.Server]:
+            metrics: Metrics | None, gate: Gate | None, prompts: PromptLog | None,
+            more: Sequence[BaseRoute], on_ready: Callable[[], object]) -> Iterator[uvicorn.Server]:
     """The HTTP server of models, not yet running."""
     try:
         import uvicorn
@@ -244,29 +253,10 @@ def _server(models: Models, verify: Verify | None, limits: Limits, uses: Uses,
             await super().shutdown(sockets)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    app = build(models, verify=verify, limits=limits, uses=uses, metrics=metrics)
+    app = build(models, verify=verify, limits=limits, uses=uses, metrics=metrics, gate=gate,
+                prompts=prompts, more=more)
     yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
                                 timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False))
-
-
-@contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
-    """Quiet handlers under the server's own, which raises its signal again once it has drained;
-    a signal that comes before the server listens still ends it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def name_of(folder: Path) -> str:

@@ -11,7 +11,9 @@ limits of their own, and uvicorn closes a connection that is silent after an ans
 
 
 class Sweep:
-    """Since when each connection has been without a request that runs."""
+    """Since when each connection has been without a request that runs, or waits to be closed for a
+    client that does not read what is left.
+    """
 
     def __init__(self) -> None:
         self._since: dict[Any, float] = {}
@@ -20,7 +22,8 @@ class Sweep:
         """Closes those of uvicorn's `connections` that have had no request running for
         `HEADER_SECONDS` at `now` (seconds of any clock); returns how many.
         """
-        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
+        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete
+                or one.transport.is_closing()]
         self._since = {one: self._since.get(one, now) for one in idle}
         late = [one for one, since in self._since.items() if now - since >= HEADER_SECONDS]
         for one in late:

@@ -43,6 +43,9 @@ from curbcut.train.observers.forecast import ForecastCorrector
 from curbcut.train.observers.limits import LimitKeeper
 from curbcut.train.observers.recorder import Recorder
 from curbcut.train.observers.signals import Signals
+from curbcut.train.observers.trackers import chosen
+from curbcut.train.observers.trackers.follow import Trackers
+from curbcut.train.rehearsal import is_rehearsal
 from curbcut.train.room import or_levers
 from curbcut.train.session import Observer, Session, Stop, device_of, open_session
 from curbcut.train.world import World
@@ -90,8 +93,9 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
         resume(session, run_folder / CHECKPOINTS, _saying(console, recorder))
         _count_the_past(session, began, _saying(console, recorder))
         results: list[BitsPerByte] = []
+        tracked = _tracked(session, recorder, console)
         stop = train(session, [*_observers(session, recorder, console, results),
-                               *extra_observers, *([recorder] if recorder else [])])
+                               *extra_observers, *([recorder, tracked] if recorder else [])])
         with session.timed("other"):
             export(session, run_folder)
         account = measured_account(session)
@@ -99,6 +103,7 @@ def train_run(resolved: Resolved, forecast: Account, corpus: Corpus, run_folder:
             _settle(run_folder, resolved, account, stop)
             if results and not stop.resumable:
                 folder.write_evaluation(run_folder, results[-1])
+            tracked.settle()
         world.barrier()
         return Trained(stop, account, results[-1] if results else None, run_folder / MODEL,
                        session.step)
@@ -151,6 +156,15 @@ def _observers(session: Session, recorder: Recorder | None, console: Console,
     if recorder is not None:
         watchers.insert(0, ForecastCorrector(alert, recorder.forecast))
     return [*everywhere, LimitKeeper(), *last, *watchers]
+
+
+def _tracked(session: Session, recorder: Recorder | None, console: Console) -> Trackers:
+    """The chosen trackers, on the rank that keeps the record; elsewhere, and of a rehearsal, none.
+    """
+    if recorder is None or is_rehearsal(session.run):
+        return Trackers((), session.folder, Path(), lambda text: None)
+    return Trackers(chosen(), session.folder, recorder.writer.path,
+                    lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True))
 
 
 def _meter(session: Session) -> EnergyMeter | None:

@@ -7,7 +7,7 @@ import threading
 import httpx
 import pytest
 
-from callers import known
+from callers import caller
 from curbcut.serve.api import shapes
 from curbcut.serve.engine.models import Served
 from curbcut.serve.server import serving
@@ -68,7 +68,8 @@ def test_prompt_bombs_are_refused_before_they_are_tokenised(http):
 
 
 def test_paths_beside_the_routes_need_a_key_too(talker):
-    with serving(talker, name="talker", verify=known({"k": "ann", "l": "bob"})) as session, \
+    verify = {"k": caller("ann"), "l": caller("bob", project="other"), "m": caller("cy")}.get
+    with serving(talker, name="talker", verify=verify) as session, \
             httpx.Client(base_url=session.url) as http:
         host, port = session.url.removeprefix("http://").split(":")
         for path in ("/v1/models", "//v1/models", "/V1/models", "/v1/%2e%2e/health", "/nothing",
@@ -91,6 +92,7 @@ def test_paths_beside_the_routes_need_a_key_too(talker):
                                headers={"Authorization": f"Bearer {key}"}).json()
             return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
         assert cached("k") == 0 and cached("k") > 0 and cached("l") == 0
+        assert cached("m") > 0  # another key of the first one's project
 
 
 def test_a_body_that_does_not_come_ends(talker, monkeypatch):

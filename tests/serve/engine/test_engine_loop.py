@@ -250,6 +250,21 @@ def test_hooks_see_each_step_and_may_fail():
     assert records[1].used_pages == 3 and all(one.seconds > 0 for one in records)
 
 
+def test_whoever_hears_of_an_answers_end_finds_its_last_step_told():
+    records, heard_before = [], []
+
+    def deliver(delta):
+        if delta.finish:
+            heard_before.append(len(records))
+            done.set()
+
+    done, engine = threading.Event(), engine_on(on_step=records.append)
+    engine.submit(asked([1, 2], 4), deliver)
+    assert done.wait(60)
+    engine.close()
+    assert heard_before == [len(records)] == [4]
+
+
 def test_draining_finishes_what_was_taken_in():
     go = threading.Event()
     engine = engine_on(max_batch=1)

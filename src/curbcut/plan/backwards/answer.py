@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from curbcut.plan.backwards.drafts import Wish, drafted
 from curbcut.plan.backwards.exact import Exact, TooLittle, exact, least, spent
 from curbcut.plan.backwards.fleets import Fleet
 from curbcut.plan.backwards.front import front, runners_up
+from curbcut.plan.backwards.kept import Kept
 from curbcut.plan.backwards.points import Point, point
 from curbcut.plan.backwards.question import COSTS, Question, of_limits
 from curbcut.plan.backwards.solve import Shadow, Solution, binds, shadows, solve
@@ -68,22 +69,24 @@ class Answer:
 
 
 def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
-              pairs: Iterable[Pair] = ()) -> Answer:
+              pairs: Iterable[Pair] = (), kept: Kept | None = None) -> Answer:
     """The model, tokens, machine, recipe and place of the lowest expected loss in the draft's
-    limits; or, with `limits.loss`, of the least life-cycle money.
+    limits; or, with `limits.loss`, of the least life-cycle money. Who asks often hands in what is
+    `kept` from one question to the next: the answer is the same.
 
     Raises InputError for what cannot be, with the smallest budget that can; UnknownName for a
     machine or zone that is not known.
     """
     pairs, draft = list(itertools.islice(pairs, MOST_RUNS)), draft.with_preset()
     checks.magnitudes(draft.values)
-    draft, found = _fleets(draft, wish, here)
+    found = _fleets(draft, wish, here) if kept is None else kept.fleets(
+        _where(draft, wish, here), lambda: _fleets(draft, wish, here))
     question = _question(draft, wish, found, here, pairs)
     shapes = _shapes(draft, found, wish)
     learned = {} if here is None else {here.name: correction(
         here, rules.precision(here)[0], pairs)}
     built = functools.partial(build, fleets=found, shapes=shapes,
-                              recipe_fields=table(draft, "recipe"), learned=learned)
+                              recipe_fields=table(draft, "recipe"), learned=learned, kept=kept)
     choices = built(question)
     solution = solve(choices)
     if not solution.found:  # serving may leave too little for any but the smallest
@@ -108,8 +111,17 @@ def backwards(draft: Draft, wish: Wish, *, here: Machine | None = None,
                   sum(one.priced for one in {id(one): one for one in choices.tables}.values()))
 
 
-def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> tuple[Draft, list[Fleet]]:
-    """The machines to choose from, at their places; and the draft with the zone that was chosen."""
+def _where(draft: Draft, wish: Wish, here: Machine | None) -> Hashable:
+    """All that the fleets depend on, in words: of the limits, only whether money is asked for."""
+    said = {key: value for key, value in draft.values.items()
+            if key.startswith(("machine.", "place.", "recipe."))}
+    money = draft.has("limits.money") or draft.has("limits.loss")
+    return repr((sorted(said.items()), list(wish.names), wish.any_zone, list(wish.contracts), money,
+                 here))
+
+
+def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> list[Fleet]:
+    """The machines to choose from, at their places."""
     groups: list[tuple[list[Machine], Place]] = []
     for name in wish.names:
         if name.casefold() == fleets.ANY:
@@ -133,7 +145,7 @@ def _fleets(draft: Draft, wish: Wish, here: Machine | None) -> tuple[Draft, list
     if not draft.has("recipe.precision"):
         # A plan for the machine at hand is one to run: training knows no narrow precision.
         kept += [finer for one in kept if one.machines[0] != here for finer in fleets.narrow(one)]
-    return draft, kept
+    return kept
 
 
 def _place(draft: Draft, name: str, here: Machine | None, wish: Wish) -> Place:
@@ -214,7 +226,7 @@ def _finals(draft: Draft, solution: Solution, wish: Wish, here: Machine | None,
         return unsure * (float(choices.life[one.row, 0])
                          + (usd if usd is not None else float("inf")))
 
-    return min(ended, key=order)
+    return min(ended, key=order).told()
 
 
 def _at(choices: Choices, one: Exact, tokens: float) -> float:
@@ -227,12 +239,12 @@ def _at(choices: Choices, one: Exact, tokens: float) -> float:
 def _finalists(solution: Solution) -> list[int]:
     """The best rows, no machine with its shape's neighbour twice."""
     choices, score = solution.choices, solution.score
-    best = score[solution.row]
-    order = np.lexsort((solution.costs[:, 3], solution.costs[:, 0], score))
+    near = np.flatnonzero(score <= score[solution.row] * (1 + WITHIN))
+    order = near[np.lexsort((solution.costs[near, 3], solution.costs[near, 0], score[near]))]
     found: list[int] = []
     seen: set[tuple[str, str, str]] = set()
     for row in map(int, order[:200]):
-        if not score[row] <= best * (1 + WITHIN) or len(found) == FINALISTS:
+        if len(found) == FINALISTS:
             break
         fleet = choices.fleets[int(choices.of_fleet[row])]
         key = (fleet.accelerator, fleet.place.contract, fleet.precision)

@@ -26,6 +26,10 @@ LEAST_TOKENS = 1e4
 HALVINGS = 60
 """Halvings of the tokens' range, as logarithms, that find a target loss."""
 
+OF_ROWS = ("of_fleet", "of_machine", "of_column", "of_shape", "per_token", "roomy_per_token",
+           "fixed", "rates", "life", "servers", "sequences", "sure", "worth")
+"""Columns of `Choices`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Choices:
@@ -74,35 +78,64 @@ class Choices:
         return replace(self, question=question, law=Law(
             self.shapes, question, self.tables[0].recipe.optimiser))
 
+    def of_shapes(self, places: Rows, question: Question) -> Choices:
+        """The choices among some of the shapes (rising places), under a question of the same
+        traffic: as if only they had been priced.
+        """
+        place_of = np.full(len(self.shapes), -1)
+        place_of[places] = np.arange(len(places))
+        rows = np.flatnonzero(place_of[self.of_shape] >= 0)
+        shapes = tuple(self.shapes[int(i)] for i in places)
+        known = {id(one): one.of_shapes(places) for one in self.tables}
+        return replace(
+            self, question=question, shapes=shapes, tables=tuple(known[id(one)]
+                                                                 for one in self.tables),
+            law=Law(shapes, question, self.tables[0].recipe.optimiser),
+            **{name: getattr(self, name)[rows] for name in OF_ROWS}
+            | {"of_shape": place_of[self.of_shape[rows]]})
+
     def bounds(self, per_token: Floats | None = None) -> Floats:
         """Tokens that each limit pays for [rows, costs and data]; negative where serving alone
         takes more than the limit.
         """
-        per_token = self.per_token if per_token is None else per_token
+        return self._bounds(slice(None), self.per_token if per_token is None else per_token)
+
+    def bounds_at(self, row: int) -> Floats:
+        """`bounds` of one row [costs and data]."""
+        only = slice(row, row + 1)
+        return self._bounds(only, self.per_token[only])[0]
+
+    def _bounds(self, rows: slice, per_token: Floats) -> Floats:
         limits = np.array([self.question.planned(name) for name in COSTS])
         with np.errstate(invalid="ignore", divide="ignore"):
-            seconds = (limits - self.life) / self.rates
-            tokens = (seconds - self.fixed[:, None]) / per_token[:, None]
+            seconds = (limits - self.life[rows]) / self.rates[rows]
+            tokens = (seconds - self.fixed[rows, None]) / per_token[:, None]
         tokens = np.where(np.isfinite(per_token)[:, None], tokens, -np.inf)
         tokens = np.where(np.isnan(tokens), -np.inf, tokens)
         free = np.isinf(limits) & np.isfinite(per_token)[:, None]
         tokens = np.where(free, np.inf, tokens)
-        return np.column_stack([tokens, self.law.most_tokens[self.of_shape]])
+        return np.column_stack([tokens, self.law.most_tokens[self.of_shape[rows]]])
 
-    def bits(self, tokens: Floats) -> Floats:
-        """Bits a byte after so many tokens of each row; infinite where the tokens are too few, or
-        fewer than fill a step of the row's layout (`rules.batch_tokens`).
+    def bits(self, tokens: Floats, rows: Rows | None = None) -> Floats:
+        """Bits a byte after so many tokens of each row (or of those `rows`); infinite where the
+        tokens are too few, or fewer than fill a step of the row's layout (`rules.batch_tokens`).
         """
-        busy = self._busy(tokens)
-        found = self.law.bits(np.where(busy, tokens, self.least_tokens), self.of_shape,
-                              self.worth)
+        some: Any = slice(None) if rows is None else rows
+        busy = self._busy(tokens, some)
+        found = self.law.bits(np.where(busy, tokens, self.least_tokens), self.of_shape[some],
+                              self.worth[some])
         return np.where(busy, found, np.inf)
 
-    def scored(self, tokens: Floats) -> Floats:
-        """Bits a byte to rank rows by: of those that memory may not hold, with fewer tokens."""
-        bits = self.bits(tokens)
-        fewer = self.bits(np.maximum(tokens / self.unsure, 0.0))
-        return np.where(self.sure, bits, np.where(np.isfinite(fewer), fewer, bits))
+    def scored(self, tokens: Floats, bits: Floats | None = None) -> Floats:
+        """Bits a byte to rank rows by: of those that memory may not hold, with fewer tokens. `bits`
+        are those of all the tokens, where they are known.
+        """
+        bits = self.bits(tokens) if bits is None else bits
+        unsure = np.flatnonzero(~self.sure)
+        fewer = self.bits(np.maximum(tokens[unsure] / rules.UNSURE_MEMORY, 0.0), unsure)
+        found = bits.copy()
+        found[unsure] = np.where(np.isfinite(fewer), fewer, bits[unsure])
+        return found
 
     def most(self, per_token: Floats | None = None) -> tuple[Floats, Floats]:
         """The most tokens of each row within every limit, and the bits a byte they reach."""
@@ -130,12 +163,12 @@ class Choices:
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
         return np.asarray(np.exp(high), np.float64)
 
-    def _busy(self, tokens: Floats) -> NDArray[np.bool_]:
+    def _busy(self, tokens: Floats, rows: Any = slice(None)) -> NDArray[np.bool_]:
         """Whether so many tokens are a training that fills a step of the row's layout."""
         recipe = self.tables[0].recipe
         batch = np.minimum(0.58 * np.maximum(tokens, 1.0) ** 0.571 * (
             rules.MUON_BATCH if recipe.optimiser == "muon" else 1), tokens / rules.LEAST_STEPS)
-        return np.asarray((batch >= self.sequences * recipe.sequence_tokens)
+        return np.asarray((batch >= self.sequences[rows] * recipe.sequence_tokens)
                           & (tokens >= self.least_tokens))
 
     def costs(self, tokens: Floats) -> Floats:

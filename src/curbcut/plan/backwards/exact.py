@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from curbcut.accounts.sheet import Sheet
 from curbcut.errors import InputError
 from curbcut.plan import rules, space
 from curbcut.plan.backwards.choices import Choices
 from curbcut.plan.backwards.question import COSTS, NAMES
 from curbcut.plan.calibration import Pair, correction, memory_spread
-from curbcut.plan.forecast import forecast
+from curbcut.plan.forecast import forecast, sheet_of
 from curbcut.plan.offers import offer
 from curbcut.plan.resolve import resolve, table
 from curbcut.plan.search_draft import base_of
@@ -43,8 +44,15 @@ class Exact:
     row: int
     resolved: Resolved
     account: Account
+    """Without the intervals of what follows from other figures, until the best is told."""
     priced: int
     """Recipes that were priced for it; 0 where the rules chose."""
+    sheet: Sheet
+    """What the account is of."""
+
+    def told(self) -> Exact:
+        """The same with all intervals."""
+        return replace(self, account=self.sheet.account())
 
     @property
     def tokens(self) -> int:
@@ -75,18 +83,20 @@ def exact(draft: Draft, choices: Choices, row: int, tokens: float, *,
     draft, count = _chosen(draft, choices, row, tokens, pairs)
     for _ in range(ROUNDS):
         resolved = _resolved(_without_limits(draft), choices, row, tokens, here, pairs)
-        factor = _factor(choices, row, forecast(resolved.run, pairs), resolved)
+        sheet = sheet_of(resolved.run, pairs, ways=False)
+        factor = _factor(choices, row, sheet.account(sheet.middles()), resolved)
         if 0 <= factor - 1 <= CLOSE:
             break
         step = resolved.run.recipe.step_tokens
         tokens = max(1.0, resolved.run.train.tokens * factor // step) * step
     resolved = _resolved(draft, choices, row, tokens, here, pairs)
-    account = forecast(resolved.run, pairs)
+    sheet = sheet_of(resolved.run, pairs)
+    account = sheet.account(sheet.middles())
     if _factor(choices, row, account, resolved) < 1 - CLOSE and choices.question.loss is None:
         raise TooLittle(f"{choices.machine(row).name} has no room for one step of "
                         f"{resolved.run.recipe.step_tokens:,} tokens", where="limits",
                         mend="raise the limits")
-    return Exact(row, resolved, account, count)
+    return Exact(row, resolved, account, count, sheet)
 
 
 def least(draft: Draft, choices: Choices, row: int, tokens: float, *, here: Machine | None = None,
@@ -154,7 +164,7 @@ def _with_recipe(draft: Draft, recipe: Recipe, count: int) -> Draft:
 def _why(choices: Choices, row: int) -> str:
     if choices.question.loss is not None:
         return f"plan: as few as reach {choices.question.loss:g} bits a byte"
-    bounds = choices.bounds()[row]
+    bounds = choices.bounds_at(row)
     name = (*COSTS, "data")[int(bounds.argmin())]
     if name == "data":
         return "plan: as many passes over the text as teach something"

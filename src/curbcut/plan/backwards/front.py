@@ -130,7 +130,7 @@ def reason(solution: Solution, row: int) -> str:
 def _bound(choices: Choices, row: int) -> str:
     if choices.question.loss is not None:
         return ""
-    return (*COSTS, "data")[int(np.argmin(choices.bounds()[row]))]
+    return (*COSTS, "data")[int(np.argmin(choices.bounds_at(row)))]
 
 
 def _rent(choices: Choices, row: int) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from curbcut.facts import loss_laws
 from curbcut.plan.backwards.question import MOST_EPOCHS, Question
 from curbcut.plan.loss import law, learned
 from curbcut.plan.loss.text import bytes_per_token
@@ -24,6 +25,7 @@ class Law:
 
         text = question.text
         self.parameters = column([one.active_parameters for one in shapes])
+        self.e = loss_laws.law().E
         self.expanded = column([law.expansion(one) for one in shapes])
         self.bytes = column([bytes_per_token(one.vocab, text) for one in shapes])
         self.worth = column([learned.taught_worth(
@@ -31,6 +33,9 @@ class Law:
             for one in shapes])
         self.prior = learned.prior(text)
         self.unique = question.text_bytes / self.bytes if question.text_bytes else None
+        self.capacity = np.asarray(law.of_parameters(self.parameters, None if self.unique is None
+                                                     else law.law_tokens(self.unique, self.bytes),
+                                                     self.expanded), np.float64)
         different = None if self.unique is None else float(
             law.law_tokens(self.unique[0], self.bytes[0]))
         self.readings = learned.readings(question.pairs, text, optimiser, different)
@@ -54,7 +59,7 @@ class Law:
         own = self.bytes[places]
         unique = None if self.unique is None else law.law_tokens(self.unique[places], own)
         size, taught = self.parameters[places], law.law_tokens(tokens, own)
-        nats = law.nats(size, taught, unique_tokens=unique, worth=worth * self.worth[places],
-                        expanded=self.expanded[places])
+        data = law.of_tokens(taught, unique, worth * self.worth[places], self.expanded[places])
+        nats = self.e + law.bent(self.capacity[places] + data)
         factor = learned.factors(self.prior, self.readings, size, taught)
         return np.asarray(factor * law.bits_per_byte(nats), np.float64)

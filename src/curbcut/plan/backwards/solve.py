@@ -67,9 +67,17 @@ def solve(choices: Choices) -> Solution:
     if choices.question.loss is not None:
         return _cheapest(choices, choices.question.loss)
     tokens, bits = choices.most()
-    costs = choices.costs(np.maximum(tokens, 0.0))
-    score = choices.scored(np.maximum(tokens, 0.0))
+    some = np.maximum(tokens, 0.0)
+    costs, score = choices.costs(some), choices.scored(some, bits)
     return Solution(choices, _best(score, costs), tokens, bits, score, costs)
+
+
+def _least(choices: Choices) -> float:
+    """The best score alone."""
+    if choices.question.loss is not None:
+        return float(solve(choices).score.min())
+    tokens, bits = choices.most()
+    return float(choices.scored(np.maximum(tokens, 0.0), bits).min())
 
 
 def _cheapest(choices: Choices, loss: float) -> Solution:
@@ -84,14 +92,14 @@ def _cheapest(choices: Choices, loss: float) -> Solution:
 
 
 def _best(score: Floats, costs: Floats) -> int:
-    order = np.lexsort((costs[:, 3], costs[:, 0], score))
-    return int(order[0])
+    least = np.flatnonzero(score == np.fmin.reduce(score))
+    return int(least[np.lexsort((costs[least, 3], costs[least, 0]))[0]])
 
 
 def binds(solution: Solution) -> list[str]:
     """What keeps the best from being better, tightest first, by `question.NAMES`."""
     choices, row = solution.choices, solution.row
-    bounds = choices.bounds()[row]
+    bounds = choices.bounds_at(row)
     names = (*COSTS, "data")
     if choices.question.loss is not None:
         found = ["loss"]
@@ -112,8 +120,7 @@ def _roomier(solution: Solution) -> float:
     """The best score if every layout fitted its machine."""
     roomy = replace(solution.choices, per_token=solution.choices.roomy_per_token,
                     sure=np.ones_like(solution.choices.sure))
-    again = solve(roomy)
-    return float(again.score[again.row])
+    return _least(roomy)
 
 
 def shadows(solution: Solution) -> Iterator[Shadow]:
@@ -140,8 +147,7 @@ def _shadow(solution: Solution, name: str, limit: float,
     before = float(solution.score.min())
 
     def gain(share: float) -> float:
-        again = solve(solution.choices.with_question(raised(share)))
-        return max(0.0, before - float(again.score[again.row]))
+        return max(0.0, before - _least(solution.choices.with_question(raised(share))))
 
     return Shadow(name, limit, gain(STEP) / (STEP * limit), gain(LARGE_STEP))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,26 @@ class Table:
     layout: NDArray[np.int64]
     """Place of the fastest in `layouts`, -1 for none."""
     layouts: tuple[Layout, ...]
-    priced: int
-    """Rows of the physics behind it."""
+    rows_of: Rows
+    """Rows of the physics behind each shape."""
     sure: NDArray[np.bool_]
     """Whether memory holds the fastest at the upper end of its peak's interval too."""
     busier: Floats
     """What it draws over what training draws in general (`accounts.energy.busier`); 1 where that
     is not known."""
+
+    @property
+    def priced(self) -> int:
+        """Rows of the physics behind it."""
+        return int(self.rows_of.sum())
+
+    def of_shapes(self, places: Rows) -> Table:
+        """The table of some of the shapes, as if only they had been priced."""
+        return replace(
+            self, shapes=tuple(self.shapes[int(i)] for i in places), rows_of=self.rows_of[places],
+            **{name: getattr(self, name)[places] for name in (
+                "seconds_per_token", "fixed_seconds", "roomy_seconds_per_token", "sequences",
+                "layout", "sure", "busier")})
 
     def layout_of(self, shape: int, column: int) -> Layout:
         """The layout that won."""
@@ -93,7 +106,8 @@ def priced(machines: Sequence[Machine], shapes: Sequence[ModelShape], recipe: Re
     return Table(tuple(machines), tuple(shapes), recipe, _at(per_token, best, np.inf),
                  _at(fixed, best, 0.0), _at(per_token, roomy, np.inf),
                  _at(_sequences(every)[of_layout], best, 1.0),
-                 np.where(best >= 0, of_layout[best], -1), every, len(spot),
+                 np.where(best >= 0, of_layout[best], -1), every,
+                 np.bincount(of_shape, minlength=len(shapes)),
                  (best >= 0) & sure[best], _busier(best, parts, shape, recipes, chip, values,
                                                    machines[0]))
 

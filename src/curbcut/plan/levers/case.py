@@ -158,7 +158,8 @@ class Case:
         project = self._project(moved or {})
         if project is not None and not self.run.train.development:
             run = replace(run, train=replace(run.train, development=0.0))
-        return sheet_of(run, (), rates, project=project, learned=self.taught.of(run.machine))
+        return sheet_of(run, (), rates, project=project, learned=self.taught.of(run.machine),
+                        ways=False)
 
     def _project(self, moved: Mapping[str, float]) -> Estimate | None:
         """All runs over the final one with as much less search: as uncertain as without."""

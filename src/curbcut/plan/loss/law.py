@@ -97,14 +97,23 @@ def moe_factors(parameters: Number, tokens: Number, expanded: Number) -> tuple[N
     """How experts move the terms of N and of D (arXiv:2502.05172, equation 6 over itself at one
     expert). Outside its runs the factor stays as it is at their edge.
     """
-    c = loss_constants.value
+    return _by_parameters(parameters, expanded), _by_tokens(tokens, expanded)
+
+
+def _by_parameters(parameters: Number, expanded: Number) -> Number:
+    c, more = loss_constants.value, _more_experts(expanded)
     n = _within(parameters, MOE_PARAMETERS)
+    return math.e ** (-c("moe_delta") * more) * n ** (c("moe_gamma") * more)
+
+
+def _by_tokens(tokens: Number, expanded: Number) -> Number:
+    c, more = loss_constants.value, _more_experts(expanded)
     d = _within(tokens, MOE_TOKENS)
-    one, many = _log_experts(1.0), _log_experts(_within(expanded, MOE_EXPANSION))
-    more = many - one
-    by_n = math.e ** (-c("moe_delta") * more) * n ** (c("moe_gamma") * more)
-    by_d = math.e ** (c("moe_omega") * more) * d ** (-c("moe_zeta") * more)
-    return by_n, by_d
+    return math.e ** (c("moe_omega") * more) * d ** (-c("moe_zeta") * more)
+
+
+def _more_experts(expanded: Number) -> Number:
+    return _log_experts(_within(expanded, MOE_EXPANSION)) - _log_experts(1.0)
 
 
 def _within(value: Number, bounds: tuple[float, float]) -> Number:
@@ -126,11 +135,24 @@ def terms(parameters: Number, tokens: Number, *, unique_tokens: Number | None = 
     """A/N'^alpha and B/D'^beta. `parameters` are active ones, with embeddings; `worth` is what a
     token teaches in tokens of the law's text, learned as its runs learned.
     """
+    return (of_parameters(parameters, unique_tokens, expanded, law),
+            of_tokens(tokens, unique_tokens, worth, expanded, law))
+
+
+def of_parameters(parameters: Number, unique_tokens: Number | None = None,
+                  expanded: Number = 1.0, law: LossLaw | None = None) -> Number:
+    """The first of `terms`, in which no trained tokens are: of many rows, once a shape."""
     law = law or loss_laws.law()
     used = fed_parameters(parameters, unique_tokens, law)
+    return _by_parameters(used, expanded) * law.A / used ** law.alpha
+
+
+def of_tokens(tokens: Number, unique_tokens: Number | None = None, worth: Number = 1.0,
+              expanded: Number = 1.0, law: LossLaw | None = None) -> Number:
+    """The second of `terms`."""
+    law = law or loss_laws.law()
     learned = worth * effective_tokens(tokens, unique_tokens)
-    by_n, by_d = moe_factors(used, learned, expanded)
-    return by_n * law.A / used ** law.alpha, by_d * law.B / learned ** law.beta
+    return _by_tokens(learned, expanded) * law.B / learned ** law.beta
 
 
 def bent(excess: Number) -> Number:

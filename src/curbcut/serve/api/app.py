@@ -2,63 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from curbcut import __version__
+from curbcut.ledger.access import Role
 from curbcut.serve.api import shapes, texts
 from curbcut.serve.api.chats import chats
 from curbcut.serve.api.completions import completions
 from curbcut.serve.api.door import Door, refusal
-from curbcut.serve.api.flow import Uses
-from curbcut.serve.api.house import House
+from curbcut.serve.api.house import House, caller_of
 from curbcut.serve.api.responses import responses
+from curbcut.serve.api.uses import Uses
 from curbcut.serve.engine.models import Models
+from curbcut.serve.gateway.gate import Gate
 from curbcut.serve.gateway.keys import Verify
 from curbcut.serve.gateway.limits import Limits
+from curbcut.serve.gateway.prompts import PromptLog
 from curbcut.serve.gateway.refusal import Refused
+from curbcut.serve.gateway.roles import ASK, EVERYBODY, WATCH, check_role
 from curbcut.serve.metrics import CONTENT_TYPE, Metrics
 
 Answer = Callable[[House, Request], Awaitable[Response]]
 
 
 def build(models: Models, *, verify: Verify | None, limits: Limits, uses: Uses,
-          metrics: Metrics | None = None) -> ASGIApp:
+          metrics: Metrics | None = None, gate: Gate | None = None,
+          prompts: PromptLog | None = None, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The application that serves `models`.
 
-    `verify` None serves anyone (on the loopback address; `server` sees to that). `metrics` counts
-    what /metrics tells; with None the server has some of its own.
+    `verify` None serves anyone (on the loopback address; `server` sees to that); with keys, `gate`
+    says who may ask how much. `metrics` counts what /metrics tells; with None the server has some
+    of its own. `more` routes stand behind the same door, and see to the roles that they ask for.
     """
-    house = House(models, limits, uses, metrics or Metrics())
+    house = House(models, limits, uses, metrics or Metrics(), gate, bool(more))
     posts: dict[str, Answer] = {
         "/v1/completions": completions, "/v1/chat/completions": chats,
         "/v1/embeddings": texts.embed, "/v1/responses": responses,
         "/v1/responses/input_tokens": texts.count_response,
         "/v1/chat/completions/input_tokens": texts.count_chat,
         "/tokenize": texts.tokenise_text, "/detokenize": texts.detokenise_tokens}
-    gets: dict[str, Answer] = {
-        "/v1/models": _models, "/v1/models/{name:path}": _one_model, "/health": _health,
-        "/ping": _health, "/version": _version, "/metrics": _metrics,
-        "/openapi.json": _published}
-    routes = [Route(place, _bound(house, answer), methods=[method])
-              for method, table in (("POST", posts), ("GET", gets))
-              for path, answer in table.items()
+    gets: dict[str, tuple[Set[Role], Answer]] = {
+        "/v1/models": (EVERYBODY, _models), "/v1/models/{name:path}": (EVERYBODY, _one_model),
+        "/health": (EVERYBODY, _health), "/ping": (EVERYBODY, _health),
+        "/version": (EVERYBODY, _version), "/openapi.json": (EVERYBODY, _published),
+        "/metrics": (WATCH, _metrics)}
+    tables = (("POST", {path: (ASK, answer) for path, answer in posts.items()}), ("GET", gets))
+    routes = [Route(place, _bound(house, roles, answer), methods=[method])
+              for method, table in tables
+              for path, (roles, answer) in table.items()
               # clients whose base URL has no /v1 find the same routes
               for place in dict.fromkeys((path, path.removeprefix("/v1")))]
-    app = Starlette(routes=routes, exception_handlers={
+    app = Starlette(routes=[*routes, *more], exception_handlers={
         Refused: _refused, HTTPException: _no_route, ClientDisconnect: _gone, Exception: _failed})
     app.router.redirect_slashes = False
-    return Door(app, verify)
+    return Door(app, verify, prompts)
 
 
-def _bound(house: House, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+def _bound(house: House, roles: Set[Role],
+           answer: Answer) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
+        check_role(caller_of(request), roles, f"{request.method} {request.scope['path'][:100]}")
         return await answer(house, request)
     return route
 
@@ -72,27 +83,31 @@ async def _version(_house: House, _request: Request) -> Response:
 
 
 async def _metrics(house: House, _request: Request) -> Response:
-    return Response(house.metrics.text(house.models.stats()),
-                    headers={"Content-Type": CONTENT_TYPE})
+    stats = house.models.stats()
+    if house.gate is not None:
+        stats = {name: house.gate.admission.seen(name, one) for name, one in stats.items()}
+    text = await asyncio.to_thread(house.metrics.text, stats)  # it reads the ledger
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
-async def _published(house: House, _request: Request) -> Response:
+async def _published(house: House, request: Request) -> Response:
     from curbcut.serve.api.published import document
 
-    return JSONResponse(document([served.name for served in house.models.names()]))
+    names = [served.name for served in house.served(caller_of(request))]
+    return JSONResponse(document(names, admin=house.managed))
 
 
-async def _models(house: House, _request: Request) -> Response:
-    return JSONResponse({"object": "list",
-                         "data": [shapes.model_card(served) for served in house.models.names()]})
+async def _models(house: House, request: Request) -> Response:
+    return JSONResponse({"object": "list", "data": [
+        shapes.model_card(served) for served in house.served(caller_of(request))]})
 
 
 async def _one_model(house: House, request: Request) -> Response:
     name = request.path_params["name"]
-    for served in house.models.names():
+    for served in house.served(caller_of(request)):
         if served.name == name:
             return JSONResponse(shapes.model_card(served))
-    raise house.not_found(name)
+    raise house.not_found(name, caller_of(request))
 
 
 def _refused(_request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from curbcut.ledger.access import Caller
 from curbcut.serve.api import shapes
 from curbcut.serve.api.answers import (
     EventStream,
@@ -21,9 +22,10 @@ from curbcut.serve.api.answers import (
     guarded,
     pieces_of,
 )
+from curbcut.serve.api.asking import conversed, questions, readied
 from curbcut.serve.api.door import read
 from curbcut.serve.api.flow import Flow
-from curbcut.serve.api.house import Borrowed, House, conversed, questions, readied
+from curbcut.serve.api.house import Borrowed, House, caller_of
 from curbcut.serve.api.odds import Spelling
 from curbcut.serve.engine.calls import Arguments, CallPiece, Listed, Reader, reader_for
 from curbcut.serve.engine.interface import Asked, Delta, Message
@@ -36,12 +38,13 @@ async def chats(house: House, request: Request) -> Response:
     """Answers in a conversation."""
     ask = chat(await read(request, house.limits), house.limits)
     async with AsyncExitStack() as stack:
-        borrowed = await stack.enter_async_context(house.borrow(ask.model))
-        asked = await asked_of(house, borrowed, ask, request.scope.get("curbcut.key"))
+        borrowed = await stack.enter_async_context(house.borrow(request, ask.model))
+        asked = await asked_of(house, borrowed, ask, caller_of(request))
         head = shapes.Head("chat", borrowed.name, borrowed.fingerprint)
         headers = {"X-Request-Id": head.id}
         await readied(borrowed, asked)
-        flow = await house.begin(request, borrowed, asked, ask.n)
+        flow = await house.begin(request, borrowed, asked, each=ask.n, stream=ask.stream,
+                                 priority=ask.priority)
         if ask.stream:
             told = Streaming(borrowed, ask, flow, head, asked[0].prompt)
             events = told.events() if borrowed.vocabulary else await begun(told.events())
@@ -57,7 +60,8 @@ async def chats(house: House, request: Request) -> Response:
         return JSONResponse(head.part(choices, chunk=False) | more, headers=headers)
 
 
-async def asked_of(house: House, borrowed: Borrowed, ask: Chat, key: str | None) -> list[Asked]:
+async def asked_of(house: House, borrowed: Borrowed, ask: Chat,
+                   caller: Caller | None) -> list[Asked]:
     """The questions of a chat; raises Refused (400)."""
     sampling = ask.sampling
     extra: dict[str, Any] = {}
@@ -70,8 +74,8 @@ async def asked_of(house: House, borrowed: Borrowed, ask: Chat, key: str | None)
         extra = _elsewhere(ask)
         if ask.choice.mode in ("required", "named"):
             sampling = replace(sampling, grammar=None)  # the engine there sees to it
-    return questions(borrowed, ask, [prompt], ask.n, house.limits, "messages", key, sampling,
-                     extra)
+    return questions(borrowed, ask, [prompt], ask.n, house.limits, "messages", caller,
+                     sampling, extra)
 
 
 def _elsewhere(ask: Chat) -> dict[str, Any]:

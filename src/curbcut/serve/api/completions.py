@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from curbcut.serve.api import shapes
 from curbcut.serve.api.answers import EventStream, Gathered, begun, counted, gathered, guarded
+from curbcut.serve.api.asking import encoded, questions, readied
 from curbcut.serve.api.door import read
 from curbcut.serve.api.flow import Flow
-from curbcut.serve.api.house import Borrowed, House, encoded, questions, readied
+from curbcut.serve.api.house import Borrowed, House, caller_of
 from curbcut.serve.api.odds import Legacy, Spelling
 from curbcut.serve.engine.interface import Sampling
 from curbcut.serve.gateway.completion import Completion, completion
@@ -27,19 +28,20 @@ async def completions(house: House, request: Request) -> Response:
     """Goes on with texts."""
     ask = completion(await read(request, house.limits), house.limits)
     async with AsyncExitStack() as stack:
-        borrowed = await stack.enter_async_context(house.borrow(ask.model))
+        borrowed = await stack.enter_async_context(house.borrow(request, ask.model))
         prompts: list[Asked] = [
             await encoded(borrowed, prompt, ask.add_special, "prompt")
             if borrowed.vocabulary is not None or not isinstance(prompt, str) else prompt
             for prompt in ask.prompts]
         asked = questions(borrowed, ask, prompts, ask.best_of, house.limits, "prompt",
-                          request.scope.get("curbcut.key"), _sampling(borrowed, ask),
+                          caller_of(request), _sampling(borrowed, ask),
                           _elsewhere(borrowed, ask))
         head = shapes.Head("completion", borrowed.name, borrowed.fingerprint)
         headers = {"X-Request-Id": head.id}
         told = _Telling(borrowed, ask, [question.prompt for question in asked[::ask.best_of]])
         await readied(borrowed, asked)
-        flow = await house.begin(request, borrowed, asked, ask.best_of)
+        flow = await house.begin(request, borrowed, asked, each=ask.best_of, stream=ask.stream,
+                                 priority=ask.priority)
         if ask.stream:
             events = _events(flow, head, told)
             events = events if borrowed.vocabulary else await begun(events)

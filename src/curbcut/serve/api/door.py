@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,19 +13,22 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from curbcut.errors import CurbcutError
 from curbcut.ledger.access import Caller
 from curbcut.serve.gateway.body import read_json
 from curbcut.serve.gateway.keys import Verify, check_origin, identify
 from curbcut.serve.gateway.limits import Limits
+from curbcut.serve.gateway.prompts import PromptLog
 from curbcut.serve.gateway.refusal import Refused
 
+_log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset(("/health", "/ping", "/version"))
 """Paths that tell nothing, and ask for no key."""
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
-KNOWN_SECONDS = 2.0
+KNOWN_SECONDS = 1.0
 """A key that was good is asked about again after so long."""
 
 
@@ -47,18 +51,23 @@ class Door:
     It decides on the path that the routes see, and closes where it does not know.
     """
 
-    def __init__(self, app: ASGIApp, verify: Verify | None) -> None:
-        self._app, self._verify = app, verify
+    def __init__(self, app: ASGIApp, verify: Verify | None,
+                 prompts: PromptLog | None = None) -> None:
+        self._app, self._verify, self._prompts = app, verify, prompts
         self._known: dict[bytes, tuple[float, Caller | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
+        if scope["type"] == "http":
+            headers = scope["curbcut.headers"] = {}
+            send = _with_headers(send, headers)
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 request = Request(scope)
                 caller, until = await self._who(request)
                 scope["curbcut.caller"], scope["curbcut.key"] = caller, caller and caller.key
                 scope["curbcut.still"] = Still(until, partial(self._who, request))
+                scope["curbcut.prompts"] = self._prompts
             except Refused as refused:
                 await refusal(refused)(scope, receive, send)
                 return
@@ -77,10 +86,12 @@ class Door:
         now = time.monotonic()
         until, caller = self._known.get(digest, (0.0, None))
         if until < now:
-            caller = await asyncio.to_thread(identify, secret, self._verify)
+            caller = await asyncio.to_thread(_identified, secret, self._verify)
             if len(self._known) > 1000:
                 self._known.clear()
             until = now + KNOWN_SECONDS
+            if caller is not None and caller.expires is not None:
+                until = min(until, now + max(0.0, caller.expires - time.time()))
             self._known[digest] = until, caller
         return caller, until
 
@@ -113,7 +124,31 @@ async def read(request: Request, limits: Limits) -> Mapping[str, Any]:
     except TimeoutError:
         raise Refused(408, f"The body did not come within {BODY_SECONDS:g} s.",
                       code="request_timeout") from None
-    return read_json(bytes(body))
+    content, prompts = read_json(bytes(body)), request.scope.get("curbcut.prompts")
+    if prompts is not None:
+        await asyncio.to_thread(prompts.write, request.scope.get("curbcut.caller"),
+                                request.scope["path"], content)
+    return content
+
+
+def _identified(authorization: str | None, verify: Verify) -> Caller | None:
+    """Like `identify`; raises Refused (503) where the ledger cannot be read."""
+    try:
+        return identify(authorization, verify)
+    except CurbcutError as error:
+        _log.warning("a key could not be looked up: %s", error)
+        raise Refused(503, "Keys cannot be looked up now: come again in a moment.",
+                      code="ledger_unavailable", retry_after_seconds=5) from None
+
+
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """Adds what was found out about a request's limits to its answer, whatever it becomes."""
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and headers:
+            message["headers"] = [*message["headers"], *(
+                (name.encode(), value.encode()) for name, value in headers.items())]
+        await send(message)
+    return sending
 
 
 def refusal(refused: Refused) -> Response:

@@ -9,71 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 
 from starlette.types import Receive
 
+from curbcut.ledger.access import Caller
+from curbcut.ledger.holds import Taken
+from curbcut.serve.api.uses import OnUse, Use
 from curbcut.serve.engine.interface import Asked, Busy, Closed, Delta, Engine, Unfit
+from curbcut.serve.gateway.gate import Pass, Spent
 from curbcut.serve.gateway.refusal import Refused
+from curbcut.serve.gateway.shortage import not_recorded
 
-_log = logging.getLogger(__name__)
 Deltas = list[tuple[int, Delta]]
 """Deltas that came together, each with which of the request's questions it answers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """What one request took, told once at its end."""
-
-    key: str | None
-    """Name of the key that asked; None where no keys are needed."""
-    model: str
-    prompt_tokens: int
-    output_tokens: int
-    seconds: float
-    """From acceptance to the end."""
-    finish: str
-    """stop, length, cancelled or failed: of several answers, the worst."""
-    cached_tokens: int = 0
-    """Of the prompt's tokens, those that were remembered."""
-    adapter: str = ""
-    """The LoRA adapter that answered, "" for none."""
-    ttft_seconds: float | None = None
-    """From acceptance to the first token of any of its answers; None where there was none."""
-
-
-OnUse = Callable[[Use], None]
 _BY_HARM = ("stop", "length", "cancelled", "failed")
-
-
-class Uses:
-    """Hands uses to `on_use` one after another on a thread of their own, so no answer waits."""
-
-    def __init__(self, on_use: OnUse | None) -> None:
-        self._on_use = on_use
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="curbcut-uses")
-
-    def tell(self, use: Use) -> None:
-        """Returns at once."""
-        if self._on_use is not None:
-            self._thread.submit(self._call, use)
-
-    def close(self) -> None:
-        """Returns when all uses are told."""
-        self._thread.shutdown(wait=True)
-
-    def _call(self, use: Use) -> None:
-        assert self._on_use is not None
-        try:
-            self._on_use(use)
-        except Exception:  # a ledger that cannot be written must not end the server
-            _log.exception("a use was not recorded: %s", use)
 
 
 class Crossing:
@@ -101,39 +58,50 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks for what, for the record."""
+    """Who asks for what, for the record, and how."""
 
-    key: str | None
+    caller: Caller | None
     model: str
     adapter: str = ""
+    stream: bool = False
+    """Whether the answer goes out as it comes."""
+    each: int = 1
+    """So many questions are of every prompt."""
+    still: Callable[[], Awaitable[None]] | None = None
+    """Raises Refused once whoever asked may ask no longer."""
 
 
 class Flow:
     """An accepted request: its deltas as they come, and its use told once, however it ends.
 
-    `asked` are the questions, `each` of them of every prompt, one prompt after the other. `still`
-    raises Refused once whoever asked may ask no longer.
+    `asked` are the questions, those of one prompt together. `let_in` (None without keys) is
+    covered before a streamed delta is handed out, and settled before the last one is.
     """
 
     def __init__(self, engine: Engine, tell: OnUse, asker: Asker, asked: Sequence[Asked],
-                 each: int = 1, still: Callable[[], Awaitable[None]] | None = None) -> None:
+                 let_in: Pass | None = None) -> None:
         self._engine, self._tell, self._asker, self._asked = engine, tell, asker, asked
+        self._let_in = let_in
         self._first_seconds: float | None = None
-        self._still = still
-        self._each, self._lock = each, threading.Lock()
+        self._each, self._lock = asker.each, threading.Lock()
         self._tickets: list[int] = []
         self._pending: Deltas = []
         self._waiting: asyncio.Future[None] | None = None
         self._ended: list[Delta | None] = [None] * len(asked)
         self._withdrawn = False
+        self._left = False
+        """Whether it was ended from here: the client is gone, or may ask no longer."""
+        self._told = [0] * len(asked)
+        """Tokens of each answer that were handed out."""
+        self._settled: Future[None] | None = None
         self.tokens = [0] * len(asked)
         """Tokens of each answer so far."""
         self.prompt_tokens = [len(a.prompt) if isinstance(a.prompt, tuple) else 0
-                              for a in asked[::each]]
+                              for a in asked[::asker.each]]
         self.cached_tokens = [0] * len(self.prompt_tokens)
 
-    async def start(self, crossing: Crossing, receive: Receive) -> None:
-        """Hands all questions to the engine, and watches whether the client stays.
+    async def start(self, crossing: Crossing, gone: asyncio.Task[None]) -> None:
+        """Hands all questions to the engine; `gone` ends when the client has left.
 
         Raises Refused (400, 429, 503) if the engine does not take all of them.
         """
@@ -142,7 +110,8 @@ class Flow:
             await asyncio.to_thread(self._submit, crossing)  # a grammar is read: it may take long
         else:
             self._submit(crossing)
-        self._watch = asyncio.create_task(self._cancel_when_gone(receive))
+        self._watch = gone
+        gone.add_done_callback(self._watched)
 
     def _submit(self, crossing: Crossing) -> None:
         try:
@@ -174,15 +143,31 @@ class Flow:
                 if not self._pending:
                     self._waiting = asyncio.get_running_loop().create_future()
                     await self._waiting
-                if self._still is not None:
-                    await self._still()
+                if self._asker.still is not None:
+                    await self._asker.still()
                 pending, self._pending = self._pending, []
                 left -= sum(delta.finish is not None for _, delta in pending)
+                if self._let_in is not None:
+                    await self._account(self._let_in, pending, left)
                 yield pending
         finally:
             self._watch.cancel()
             if left:
-                self._cancel()
+                self._leave()
+
+    async def _account(self, let_in: Pass, pending: Deltas, left: int) -> None:
+        """Returns when `pending` may be handed out; raises Refused (503)."""
+        for index, delta in pending:
+            self._told[index] = delta.tokens
+        if not left:
+            if self._settled is None:
+                return
+            try:
+                await asyncio.shield(asyncio.wrap_future(self._settled))
+            except Exception:
+                raise not_recorded() from None
+        elif self._asker.stream:
+            await let_in.cover(sum(self.prompt_tokens), sum(self._told))
 
     def take(self, index: int, delta: Delta) -> None:
         """On the event loop, as each delta comes."""
@@ -216,26 +201,58 @@ class Flow:
         firsts = ended[::self._each]
         lengths = [len(a.prompt) if isinstance(a.prompt, tuple) else 0
                    for a in self._asked[::self._each]]
-        self._tell(Use(
-            key=self._asker.key, model=self._asker.model, adapter=self._asker.adapter,
+        spent = Spent(
             prompt_tokens=sum(d.prompt_tokens or n for d, n in zip(firsts, lengths, strict=True)),
             cached_tokens=sum(d.cached_tokens for d in firsts),
             output_tokens=sum(d.tokens for d in ended),
             finish=max((str(d.finish) for d in ended), key=_BY_HARM.index),
-            seconds=time.perf_counter() - self._started, ttft_seconds=self._first_seconds))
+            seconds=time.perf_counter() - self._started)
+        caller = self._asker.caller
+        self._tell(Use(
+            key=caller.key if caller else None, caller=caller, taken=self._charge(spent),
+            model=self._asker.model, adapter=self._asker.adapter, prompt_tokens=spent.prompt_tokens,
+            cached_tokens=spent.cached_tokens, output_tokens=spent.output_tokens,
+            finish=spent.finish, seconds=spent.seconds, ttft_seconds=self._first_seconds))
+
+    def _charge(self, spent: Spent) -> Taken | None:
+        """Settles what was answered. Of what broke off by no doing of the client's, only that
+        which it was sent is charged.
+        """
+        if self._let_in is None:
+            return None
+        handed_out = sum(self._told) if self._asker.stream else 0
+        if spent.finish == "failed" or (spent.finish == "cancelled" and not self._left):
+            if not handed_out:
+                self._let_in.release()
+                return None
+            spent = replace(spent, output_tokens=handed_out)
+        taken, self._settled = self._let_in.settle(spent, self._tickets,
+                                                   delivered=handed_out > 0)
+        return taken
 
     def _withdraw(self) -> None:
         """All or nothing: those that were taken in go again, and nothing is told of them."""
         with self._lock:
             self._withdrawn = True
         self._cancel()
+        if self._let_in is not None:
+            self._let_in.release()
+
+    def _watched(self, watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Ends the answers: nobody waits for them any more."""
+        self._left = True
+        self._cancel()
 
     def _cancel(self) -> None:
         for ticket in self._tickets:
             self._engine.cancel(ticket)
 
-    async def _cancel_when_gone(self, receive: Receive) -> None:
-        """Ends the answers when the client closes the connection (its body has been read)."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._cancel()
+
+async def gone(receive: Receive) -> None:
+    """Returns when the client has closed the connection (its body has been read)."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from curbcut import __version__
 from curbcut.errors import CurbcutError
-from curbcut.serve.api.flow import Asker, Crossing, Flow, Use, Uses
-from curbcut.serve.engine.chat import Conversation, Prompter
-from curbcut.serve.engine.interface import Asked, Closed, Engine, Message, Sampling, Unfit
-from curbcut.serve.engine.models import Models, NoRoom, UnknownModel
+from curbcut.ledger.access import Caller
+from curbcut.serve.api.flow import Asker, Crossing, Flow, gone
+from curbcut.serve.api.uses import Use, Uses
+from curbcut.serve.engine.chat import Prompter
+from curbcut.serve.engine.interface import Asked, Closed, Engine
+from curbcut.serve.engine.models import Models, NoRoom, Served, UnknownModel
 from curbcut.serve.engine.text import Vocabulary
-from curbcut.serve.gateway.completion import Prompt
-from curbcut.serve.gateway.fields import Ask
-from curbcut.serve.gateway.limits import Limits, check_known, room_for_answer
+from curbcut.serve.gateway.gate import Gate, Pass, Room
+from curbcut.serve.gateway.limits import Limits, most_tokens
+from curbcut.serve.gateway.quotas import may_ask
 from curbcut.serve.gateway.refusal import Refused
 from curbcut.serve.metrics import Metrics
-
-INLINE_CHARACTERS = 8192
-"""Texts up to here are tokenised where they are: a thread would take longer to wake."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,37 @@ class House:
     limits: Limits
     uses: Uses
     metrics: Metrics
+    gate: Gate | None = None
+    """What requests of keys pass; None where no keys are needed."""
+    managed: bool = False
+    """Whether access is managed over HTTP too."""
     _prompters: WeakKeyDictionary[Engine, Prompter] = field(default_factory=WeakKeyDictionary)
     _crossing: Crossing | None = None
 
     @contextlib.asynccontextmanager
-    async def borrow(self, name: str | None) -> AsyncIterator[Borrowed]:
-        """The engine of a model; None asks for the only one. Raises Refused (400, 404, 503)."""
+    async def borrow(self, request: Request, name: str | None) -> AsyncIterator[Borrowed]:
+        """The engine of a model for one request; None asks for the only one. Raises Refused (400,
+        404, 429, 503).
+        """
+        caller = caller_of(request)
+        self._count_request(request, caller)
         if name is None:
-            own = [served.name for served in self.models.names() if not served.parent]
+            own = [served.name for served in self.served(caller) if not served.parent]
             if len(own) != 1:
                 raise Refused(400, f"You must provide model: this server has {_shown(own)}.",
                               param="model", code="missing_required_parameter")
             name = own[0]
+        if not may_ask(caller, name):
+            raise self.not_found(name, caller)
+        if caller is not None and caller.lacks_licence(name):
+            raise Refused(403, f"The licence of {name!r} was not accepted for this key: a new key "
+                               "takes the text that is in force.", param="model",
+                          code="licence_not_accepted", retry=False)
         async with AsyncExitStack() as stack:
             try:
                 leased = await stack.enter_async_context(self.models.lease(name))
             except UnknownModel:
-                raise self.not_found(name) from None
+                raise self.not_found(name, caller) from None
             except NoRoom as full:
                 raise Refused(503, f"The model cannot be loaded now: {full}", code="no_room",
                               retry_after_seconds=5) from None
@@ -92,9 +104,13 @@ class House:
             yield Borrowed(name, engine, leased.adapter, self._prompter(engine),
                            fingerprint(name, engine))
 
-    def not_found(self, name: str) -> Refused:
-        """The refusal of a name that no model has."""
-        known = _shown([served.name for served in self.models.names()])
+    def served(self, caller: Caller | None) -> list[Served]:
+        """The names that a caller may ask."""
+        return [served for served in self.models.names() if may_ask(caller, served.name)]
+
+    def not_found(self, name: str, caller: Caller | None) -> Refused:
+        """The refusal of a name that no model has, or none that the caller may know of."""
+        known = _shown([served.name for served in self.served(caller)]) or "none for this key"
         return Refused(404, f"The model {name[:100]!r} does not exist; this server has {known}.",
                        param="model", code="model_not_found")
 
@@ -102,6 +118,8 @@ class House:
         """Counts a request that has ended, and hands it to who wants to know; does not wait."""
         self.metrics.ended(use.model, finish=use.finish, seconds=use.seconds,
                            ttft_seconds=use.ttft_seconds, answer_tokens=use.output_tokens)
+        if use.caller is not None and use.taken is not None:
+            self.metrics.settled(use.caller, use.model, use.taken)
         self.uses.tell(use)
 
     def crossing(self) -> Crossing:
@@ -110,14 +128,60 @@ class House:
             self._crossing = Crossing()
         return self._crossing
 
-    async def begin(self, request: Request, borrowed: Borrowed, asked: Sequence[Asked],
-                    each: int = 1) -> Flow:
-        """Takes questions in; raises Refused."""
-        asker = Asker(request.scope.get("curbcut.key"), borrowed.name, borrowed.adapter)
-        still = request.scope.get("curbcut.still")
-        flow = Flow(borrowed.engine, self.tell, asker, asked, each, still and still.check)
-        await flow.start(self.crossing(), request.receive)
+    async def begin(self, request: Request, borrowed: Borrowed, asked: Sequence[Asked], *,
+                    each: int = 1, stream: bool = False, priority: int = 0) -> Flow:
+        """Takes questions in, `each` of every prompt; raises Refused."""
+        caller, still = caller_of(request), request.scope.get("curbcut.still")
+        asker = Asker(caller, borrowed.name, borrowed.adapter, stream, each,
+                      still and still.check)
+        context = borrowed.engine.context_tokens
+        watch = asyncio.create_task(gone(request.receive))
+        try:
+            let_in = await self._enter(request, watch, Room(
+                model=borrowed.name, answers=len(asked), priority=priority,
+                prompt_tokens=sum(most_tokens(one, context) for one in asked[::each]),
+                answer_tokens=sum(one.sampling.max_tokens for one in asked)))
+            flow = Flow(borrowed.engine, self.tell, asker, asked, let_in)
+            await flow.start(self.crossing(), watch)
+        except BaseException:
+            watch.cancel()
+            raise
         return flow
+
+    async def let_in(self, request: Request, borrowed: Borrowed, prompt_tokens: int) -> Pass | None:
+        """A request without an answer (embeddings) passes the gate; None where there is none."""
+        watch = asyncio.create_task(gone(request.receive))
+        try:
+            return await self._enter(request, watch, Room(
+                model=borrowed.name, prompt_tokens=prompt_tokens, answer_tokens=0))
+        finally:
+            watch.cancel()
+
+    async def _enter(self, request: Request, watch: asyncio.Task[None], room: Room) -> Pass | None:
+        """Passes the gate, unless the client leaves before its turn (ClientDisconnect)."""
+        caller = caller_of(request)
+        if self.gate is None or caller is None:
+            return None
+        entering = asyncio.create_task(self.gate.enter(caller, room))
+        try:
+            await asyncio.wait({entering, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                raise ClientDisconnect
+        except BaseException:
+            entering.cancel()
+            entering.add_done_callback(_let_out)
+            raise
+        try:
+            return entering.result()
+        finally:
+            request.scope["curbcut.headers"].update(self.gate.quotas.headers(caller))
+
+    def _count_request(self, request: Request, caller: Caller | None) -> None:
+        if self.gate is not None and caller is not None:
+            try:
+                self.gate.quotas.request(caller)
+            finally:
+                request.scope["curbcut.headers"].update(self.gate.quotas.headers(caller))
 
     def _prompter(self, engine: Engine) -> Prompter | None:
         if engine.vocabulary is None:
@@ -128,91 +192,22 @@ class House:
         return found
 
 
+def _let_out(entering: asyncio.Task[Pass]) -> None:
+    """Of a request that nobody waits for any more."""
+    if not entering.cancelled() and entering.exception() is None:
+        entering.result().release()
+
+
+def caller_of(request: Request) -> Caller | None:
+    """Who asks; None where no keys are needed."""
+    caller: Caller | None = request.scope.get("curbcut.caller")
+    return caller
+
+
 def fingerprint(name: str, engine: Engine) -> str:
     """The same for the same model, engine and version."""
     told = f"{name} {engine.context_tokens} {engine.vocab} {type(engine).__name__} {__version__}"
     return f"b{hashlib.blake2s(told.encode(), digest_size=6).hexdigest()}"
-
-
-async def encoded(borrowed: Borrowed, prompt: Prompt, around: bool, param: str) -> tuple[int, ...]:
-    """The tokens of a prompt; raises Refused (400) for tokens that the model does not have."""
-    if not isinstance(prompt, str):
-        check_known(prompt, borrowed.engine.vocab, param)
-        return prompt
-    vocabulary = borrowed.needs_vocabulary()
-
-    def encode() -> tuple[int, ...]:
-        return tuple(vocabulary.encode(prompt, around=around))
-    return encode() if len(prompt) <= INLINE_CHARACTERS else await asyncio.to_thread(encode)
-
-
-async def conversed(borrowed: Borrowed, conversation: Conversation,
-                    around: bool) -> tuple[int, ...]:
-    """The tokens of a conversation; raises Refused (400) where the template refuses it."""
-    prompter = borrowed.prompter
-    assert prompter is not None
-
-    def encode() -> tuple[int, ...]:
-        return tuple(prompter.tokens(conversation, around=around))
-    length = sum(len(str(message.get("content"))) for message in conversation.messages)
-    try:
-        if length <= INLINE_CHARACTERS and not conversation.tools:
-            return encode()
-        return await asyncio.to_thread(encode)
-    except Unfit as unfit:
-        raise Refused(400, str(unfit), param="messages", code="invalid_value") from None
-
-
-async def readied(borrowed: Borrowed, asked: Sequence[Asked]) -> None:
-    """Reads the questions' grammar off the event loop, which it could hold up: the engine then
-    finds it read. Whatever is wrong with it, the engine will say.
-    """
-    grammar, vocabulary = asked[0].sampling.grammar, borrowed.vocabulary
-    if grammar is not None and vocabulary is not None:
-        from curbcut.serve.engine.grammar import prepare
-
-        with contextlib.suppress(Unfit):
-            await asyncio.to_thread(prepare, grammar, vocabulary)
-
-
-def questions(borrowed: Borrowed, ask: Ask, prompts: Sequence[tuple[int, ...] | str |
-              tuple[Message, ...]], each: int, limits: Limits, param: str, key: str | None,
-              sampling: Sampling, extra: Mapping[str, Any] | None = None) -> list[Asked]:
-    """`each` questions of every prompt; raises Refused (400) for what does not fit.
-
-    Prompts are remembered among requests of one key only.
-    """
-    engine = borrowed.engine
-    check_known(tuple(sampling.logit_bias), engine.vocab, "logit_bias")
-    check_known(sampling.stop_tokens, engine.vocab, "stop_token_ids")
-    salt = f"{key}/{ask.salt}" if key else ask.salt
-    asked = []
-    for prompt in prompts:
-        known = borrowed.vocabulary is not None or (prompt and isinstance(prompt[0], int))
-        limit = None if ask.max_tokens is None else max(1, ask.max_tokens)
-        if known:
-            prompt = _kept(prompt, ask, engine.context_tokens - (limit or 1))  # type: ignore[arg-type]
-            room = room_for_answer(prompt, limit, engine.context_tokens, limits, param)
-        else:
-            room = limit or min(limits.answer_tokens, engine.context_tokens)
-        if sampling.min_tokens > room:
-            raise Refused(400, f"Invalid min_tokens: there is room for {room} tokens.",
-                          param="min_tokens", code="invalid_value")
-        for place in range(each):
-            seed = sampling.seed if sampling.seed is None or not place \
-                else (sampling.seed + place) % 2**63
-            asked.append(Asked(prompt=prompt, adapter=borrowed.adapter, salt=salt,
-                               priority=ask.priority, extra=extra or {},
-                               sampling=replace(sampling, max_tokens=room, seed=seed)))
-    return asked
-
-
-def _kept(prompt: tuple[int, ...], ask: Ask, room: int) -> tuple[int, ...]:
-    """The last (or first) tokens of a prompt, as many as asked for."""
-    if ask.truncate is None:
-        return prompt
-    kept = max(1, room) if ask.truncate < 0 else ask.truncate
-    return prompt[:kept] if ask.keep_first else prompt[-kept:]
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curbcut import __version__
+from curbcut.serve.api.admin import acts
 from curbcut.serve.gateway import chat, completion, embeddings, responses, tokens
 from curbcut.serve.gateway.table import Table, schema_of
 
@@ -24,8 +25,10 @@ _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
         "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}}}}
 
 
-def document(models: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document (3.1) of a server that has `models`."""
+def document(models: Sequence[str], *, admin: bool = False) -> dict[str, Any]:
+    """The OpenAPI document (3.1) of a server that has `models`; `admin`: and the paths that
+    manage access to them.
+    """
     paths: dict[str, Any] = {path: {"post": {
         "operationId": path.strip("/").replace("/", "_"),
         "requestBody": {"required": True, "content": {
@@ -39,6 +42,8 @@ def document(models: Sequence[str]) -> dict[str, Any]:
         "operationId": "get_model", "responses": _answers("application/json"), "parameters": [{
             "name": "model", "in": "path", "required": True,
             "schema": {"type": "string", "pattern": "^[a-z0-9._:-]{1,129}$"}}]}}
+    if admin:
+        paths |= acts.published(lambda status: _answers("application/json", status=status))
     return {"openapi": "3.1.0", "info": {"title": "Curbcut", "version": __version__},
             "components": {"schemas": {"Error": _ERROR}, "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"}}},
@@ -51,9 +56,9 @@ def _body(table: Table, models: Sequence[str]) -> Mapping[str, Any]:
         "type": ["string", "null"], "enum": [*models, None]}}}
 
 
-def _answers(*kinds: str) -> dict[str, Any]:
+def _answers(*kinds: str, status: int = 200) -> dict[str, Any]:
     refused = {"description": "refused", "content": {
         "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    return {"200": {"description": "served", "content": {kind: {} for kind in kinds}},
-            **{str(status): refused for status in (
-                400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503)}}
+    return {str(status): {"description": "served", "content": {kind: {} for kind in kinds}},
+            **{str(error): refused for error in (
+                400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 503)}}

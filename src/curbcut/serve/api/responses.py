@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response
 
 from curbcut.serve.api import shapes
 from curbcut.serve.api.answers import EventStream, Gathered, gathered, guarded, pieces_of
+from curbcut.serve.api.asking import readied
 from curbcut.serve.api.chats import asked_of, plain, read_whole, reader_of
 from curbcut.serve.api.door import read
 from curbcut.serve.api.flow import Flow
-from curbcut.serve.api.house import Borrowed, House, readied
+from curbcut.serve.api.house import Borrowed, House, caller_of
 from curbcut.serve.api.odds import Spelling
 from curbcut.serve.engine.calls import CallPiece
 from curbcut.serve.engine.interface import Delta, TokenOdds
@@ -29,10 +30,11 @@ async def responses(house: House, request: Request) -> Response:
     """Answers in a conversation, in the shape of OpenAI's responses."""
     ask = respond(await read(request, house.limits), house.limits)
     async with AsyncExitStack() as stack:
-        borrowed = await stack.enter_async_context(house.borrow(ask.chat.model))
-        asked = await asked_of(house, borrowed, ask.chat, request.scope.get("curbcut.key"))
+        borrowed = await stack.enter_async_context(house.borrow(request, ask.chat.model))
+        asked = await asked_of(house, borrowed, ask.chat, caller_of(request))
         await readied(borrowed, asked)
-        flow = await house.begin(request, borrowed, asked)
+        flow = await house.begin(request, borrowed, asked, stream=ask.chat.stream,
+                                 priority=ask.chat.priority)
         frame = _Frame(borrowed.name, ask.repeated)
         headers = {"X-Request-Id": frame.id}
         if ask.chat.stream:

@@ -13,12 +13,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from curbcut.serve.api.asking import conversed, encoded
 from curbcut.serve.api.door import read
-from curbcut.serve.api.flow import Use
-from curbcut.serve.api.house import Borrowed, House, conversed, encoded
+from curbcut.serve.api.house import Borrowed, House, caller_of
+from curbcut.serve.api.uses import Use
 from curbcut.serve.engine.interface import Busy, Closed, Unfit
 from curbcut.serve.gateway.chat import Chat, chat
 from curbcut.serve.gateway.embeddings import embeddings
+from curbcut.serve.gateway.gate import Spent
 from curbcut.serve.gateway.limits import check_known, room_for_answer
 from curbcut.serve.gateway.refusal import Refused
 from curbcut.serve.gateway.responses import respond
@@ -28,21 +30,30 @@ from curbcut.serve.gateway.tokens import detokenise, tokenise
 async def embed(house: House, request: Request) -> Response:
     """A vector for each text."""
     ask = embeddings(await read(request, house.limits), house.limits)
-    async with house.borrow(ask.model) as borrowed:
+    async with house.borrow(request, ask.model) as borrowed:
         prompts = [await encoded(borrowed, one, ask.add_special, "input") for one in ask.inputs]
         for prompt in prompts:
             room_for_answer(prompt, 1, borrowed.engine.context_tokens + 1, house.limits, "input")
-        started = time.perf_counter()
-        vectors = await _vectors(borrowed, prompts)
-        width = len(vectors[0])
-        if ask.dimensions not in (None, width):
-            raise Refused(400, f"The vectors of {borrowed.name!r} have {width} dimensions, and "
-                               "are not cut: a cut vector of this model means nothing.",
-                          param="dimensions", code="invalid_value")
-        count = sum(map(len, prompts))
-        house.tell(Use(key=request.scope.get("curbcut.key"), model=borrowed.name,
-                            prompt_tokens=count, output_tokens=0, finish="stop",
-                            seconds=time.perf_counter() - started, adapter=borrowed.adapter))
+        started, count = time.perf_counter(), sum(map(len, prompts))
+        let_in = await house.let_in(request, borrowed, count)
+        try:
+            vectors = await _vectors(borrowed, prompts)
+            width = len(vectors[0])
+            if ask.dimensions not in (None, width):
+                raise Refused(400, f"The vectors of {borrowed.name!r} have {width} dimensions, and "
+                                   "are not cut: a cut vector of this model means nothing.",
+                              param="dimensions", code="invalid_value")
+        except BaseException:
+            if let_in is not None:
+                let_in.release()
+            raise
+        spent = Spent(prompt_tokens=count, output_tokens=0, cached_tokens=0, finish="stop",
+                      seconds=time.perf_counter() - started)
+        taken = await let_in.settled(spent) if let_in is not None else None
+        caller = caller_of(request)
+        house.tell(Use(key=caller.key if caller else None, model=borrowed.name,
+                       prompt_tokens=count, output_tokens=0, finish="stop", seconds=spent.seconds,
+                       adapter=borrowed.adapter, caller=caller, taken=taken))
     data = [{"object": "embedding", "index": index,
              "embedding": _packed(vector) if ask.base64 else vector}
             for index, vector in enumerate(vectors)]
@@ -74,7 +85,7 @@ def _packed(vector: list[float]) -> str:
 async def tokenise_text(house: House, request: Request) -> Response:
     """The tokens of a text or a chat."""
     ask = tokenise(await read(request, house.limits), house.limits)
-    async with house.borrow(ask.model) as borrowed:
+    async with house.borrow(request, ask.model) as borrowed:
         vocabulary = borrowed.needs_vocabulary()
         tokens = list(await encoded(borrowed, ask.prompt, ask.add_special, "prompt")
                       if isinstance(ask.prompt, str)
@@ -93,16 +104,17 @@ async def tokenise_text(house: House, request: Request) -> Response:
 
 async def count_chat(house: House, request: Request) -> Response:
     """How many tokens the prompt of a chat has."""
-    return await _count(house, chat(await read(request, house.limits), house.limits))
+    return await _count(house, request, chat(await read(request, house.limits), house.limits))
 
 
 async def count_response(house: House, request: Request) -> Response:
     """How many tokens the prompt of a response has."""
-    return await _count(house, respond(await read(request, house.limits), house.limits).chat)
+    asked = respond(await read(request, house.limits), house.limits)
+    return await _count(house, request, asked.chat)
 
 
-async def _count(house: House, ask: Chat) -> Response:
-    async with house.borrow(ask.model) as borrowed:
+async def _count(house: House, request: Request, ask: Chat) -> Response:
+    async with house.borrow(request, ask.model) as borrowed:
         borrowed.needs_vocabulary()
         tokens = await conversed(borrowed, ask.conversation, ask.add_special)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": len(tokens)})
@@ -121,7 +133,7 @@ def _piece(text: str, raw: bytes | None) -> str | list[int]:
 async def detokenise_tokens(house: House, request: Request) -> Response:
     """The text of tokens, special ones included."""
     ask = detokenise(await read(request, house.limits), house.limits)
-    async with house.borrow(ask.model) as borrowed:
+    async with house.borrow(request, ask.model) as borrowed:
         check_known(ask.tokens, borrowed.engine.vocab, "tokens")
         text = borrowed.needs_vocabulary().decode(list(ask.tokens), special=True)
     return JSONResponse({"prompt": text, "content": text})

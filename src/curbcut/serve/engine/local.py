@@ -219,8 +219,12 @@ class LocalEngine:
                 self._counts.piece(piece, going, gave, now)
         record = StepRecord(time.perf_counter() - start, prefill, decode, self._pages.used)
         self._counts.step(record, sum(piece.count for piece in pieces))
+        if self._on_step is not None:  # before the news: who hears of an end finds it metered
+            self._hook(self._on_step, record)
         self._tell()
-        self._hooks(record)
+        if self._draft is not None:
+            requests = [one for one in self._scheduler.running if one.missing == 1]
+            self._hook(self._draft, requests, record)
 
     def _computed(self, pieces: Sequence[Piece]) -> Iterator[tuple[Sequence[Piece], Tensor]]:
         """The pieces with the runner's logits. Those that fail together are tried again in two
@@ -239,13 +243,10 @@ class LocalEngine:
             parts = []
         yield from parts or chain(self._computed(pieces[:half]), self._computed(pieces[half:]))
 
-    def _hooks(self, record: StepRecord) -> None:
+    @staticmethod
+    def _hook(hook: Callable[..., None], *told: object) -> None:
         try:
-            if self._draft is not None:
-                going = [one for one in self._scheduler.running if one.missing == 1]
-                self._draft(going, record)
-            if self._on_step is not None:
-                self._on_step(record)
+            hook(*told)
         except Exception:  # who watches or guesses harms no answer
             _log.exception("a hook of the step failed")
 

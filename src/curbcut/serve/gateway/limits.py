@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curbcut.serve.engine.interface import Asked
 from curbcut.serve.gateway.refusal import Refused
+
+_AROUND_TOKENS = 256
+"""What the template of an engine elsewhere may add to a chat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +72,13 @@ def check_known(tokens: Sequence[int], vocabulary: int, param: str) -> None:
         wrong = next(token for token in tokens if not 0 <= token < vocabulary)
         raise Refused(400, f"Token {str(wrong)[:40]} is not between 0 and {vocabulary - 1}.",
                       param=param, code="invalid_value")
+
+
+def most_tokens(asked: Asked, context_tokens: int) -> int:
+    """Tokens of a prompt; where only an engine elsewhere can count them, what they are at most: no
+    token is shorter than a byte.
+    """
+    if asked.prompt and isinstance(asked.prompt[0], int):
+        return len(asked.prompt)
+    told = json.dumps([asked.prompt, dict(asked.extra)], ensure_ascii=False)
+    return min(len(told.encode()) + _AROUND_TOKENS, context_tokens)

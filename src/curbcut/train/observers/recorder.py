@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curbcut.errors import CurbcutError
 from curbcut.evaluate.bits import BitsPerByte
 from curbcut.ledger.inbox import Writer
+from curbcut.meter.memory import cuda_peak_bytes, peak_bytes
 from curbcut.model.experts import busiest, loads
+from curbcut.physics.flops import model_flops_per_token
+from curbcut.train import charges
+from curbcut.train.account import utilisation
 from curbcut.train.later import Later
 from curbcut.train.launches import Launch
+from curbcut.train.observers.beat import Beat, period_seconds
 from curbcut.train.session import Session, Silent, StepReport
 
 MOST_STEP_LINES = 20_000
@@ -19,7 +26,8 @@ MOST_STEP_LINES = 20_000
 
 
 class Recorder(Silent):
-    """Writes steps (every so many), trouble, evaluations, checkpoints, start and end.
+    """Writes steps (every so many), trouble, evaluations, checkpoints, start and end; and, while
+    there is nothing of these, signs of life.
 
     Lines are written in a thread: a slow disk does not slow steps. A long run writes fewer lines
     of steps, so that its record stays small.
@@ -30,15 +38,24 @@ class Recorder(Silent):
         self.every_steps = every_steps
         self._later = Later("record")
         self._slowed = 1.0
+        self._step = 0
+        self._period: float | None = None
+        self._beat: Beat | None = None
 
     def start(self, session: Session) -> None:
-        """Says where this process took up the run."""
+        """Says where this process took up the run, and how often it will give a sign of life."""
+        self._period = period_seconds(charges.promised(session.forecast, "seconds", "total"))
+        self._step = session.step
+        self._beat = Beat(self._tell, self._period)
+        self._beat.start()
         self.every_steps = max(self.every_steps, session.run.steps // MOST_STEP_LINES)
         self._write("start", {"step": session.step, "steps": session.run.steps,
-                              "run_digest": session.run_digest})
+                              "run_digest": session.run_digest,
+                              "period_seconds": self._period})
 
     def after_step(self, session: Session, report: StepReport) -> None:
         """Records a step now and then, and each troubled step."""
+        self._step = report.step
         if report.trouble:
             self._write("trouble", {"step": report.step, "what": report.trouble,
                                     "applied": report.applied})
@@ -52,7 +69,7 @@ class Recorder(Silent):
                 "step_seconds": report.seconds, "seconds": dict(session.seconds),
                 "joules": session.joules,
                 "unmetered_seconds": session.unmetered_seconds,
-                **_expert_load(session)})
+                **_spent(session, report), **_expert_load(session)})
 
     def evaluated(self, session: Session, result: BitsPerByte) -> None:
         """Records an evaluation."""
@@ -84,14 +101,32 @@ class Recorder(Silent):
                             "seconds": dict(session.seconds), "joules": session.joules})
 
     def _write(self, kind: str, body: Mapping[str, Any]) -> None:
+        if self._beat is not None:
+            self._beat.heard()
         self._later.do(lambda: self.writer.write(kind, body))
+
+    def _tell(self) -> None:
+        # What is wrong with the record is raised where the next line is written, in the loop.
+        with contextlib.suppress(CurbcutError):
+            self.writer.write("beat", {"step": self._step, "period_seconds": self._period})
 
     def close(self) -> None:
         """Waits until all is written, and closes the file."""
         try:
+            if self._beat is not None:
+                self._beat.close()
             self._later.finish()
         finally:
             self.writer.close()
+
+
+def _spent(session: Session, report: StepReport) -> dict[str, float | None]:
+    """What all steps so far took of money and energy, and how busy this one kept the machine."""
+    run = session.run
+    flops = model_flops_per_token(run.model, run.recipe.sequence_tokens) * report.tokens
+    return {"usd": charges.usd(session), "kwh": charges.kwh(session),
+            "mfu": utilisation(flops, report.seconds, run.machine, run.recipe.precision).value,
+            "memory_bytes": cuda_peak_bytes() or peak_bytes()}
 
 
 def _expert_load(session: Session) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Access over HTTP, /admin/...: organisations, projects, keys, limits, budgets, prices, texts."""

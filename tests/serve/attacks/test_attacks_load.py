@@ -1,0 +1,137 @@
+"""Overload is answered at once and harms nobody; weights are what they say; and what is kept of a
+secret tells nothing by the clock. S8 and S19 of the matrix; the long ones are of `make soak`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import Counter
+
+import httpx
+import psutil
+import pytest
+
+from curbcut.ledger import access
+from curbcut.ledger.access import Allowance
+
+ASK = {"model": "tiny", "prompt": "abcdef", "max_tokens": 16, "temperature": 0, "stream": True}
+
+
+def drive(target, clients, *, requests=None, seconds=None, secret=None, body=ASK):
+    """`clients` at once, each asking on as soon as it is answered: (status, seconds until the first
+    bytes of the answer, Retry-After) of each request.
+    """
+    found = []
+
+    async def one(http, left, end):
+        while (requests is None or next(left, None) is not None) and time.monotonic() < end:
+            began = time.monotonic()
+            async with http.stream("POST", "/v1/completions", json=body, headers={
+                    "Authorization": f"Bearer {secret or target.secret}"}) as answer:
+                first, text = None, b""
+                async for part in answer.aiter_bytes():
+                    first = first or time.monotonic() - began
+                    text = part
+                whole = answer.status_code != 200 or text.rstrip().endswith(b"[DONE]")
+            found.append((answer.status_code if whole else 0, first or 0.0,
+                          answer.headers.get("retry-after")))
+            if answer.status_code == 429:
+                await asyncio.sleep(random.uniform(0.01, 0.1))
+
+    async def all_of_them():
+        limits = httpx.Limits(max_connections=None)
+        left = iter(range(requests)) if requests else None
+        end = time.monotonic() + (seconds or 600)
+        async with httpx.AsyncClient(base_url=target.url, timeout=120, limits=limits) as http:
+            await asyncio.gather(*(one(http, left, end) for _ in range(clients)))
+
+    asyncio.run(all_of_them())
+    return found
+
+
+def p95(values):
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+def test_whoever_comes_too_many_is_told_when_to_come_again(target, slow):
+    """Five answered at a time, 64 wait: of 100 at once the last are told so."""
+    found = drive(target, 100, requests=100)
+    counted = Counter(status for status, _, _ in found)
+    assert set(counted) == {200, 429} and counted[200] >= 69
+    assert all(retry and int(retry) >= 1 for status, _, retry in found if status == 429)
+    target.at_rest()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("clients", [1, 8, 64, 256, 1000])
+def test_any_number_of_connections(target, clients):
+    found = drive(target, clients, requests=2 * max(clients, 20))
+    assert {status for status, _, _ in found} <= {200, 429}
+    target.at_rest()
+
+
+@pytest.mark.soak
+def test_three_times_overload_leaves_the_accepted_as_fast(target):
+    rows = 5
+    usual = p95([first for _, first, _ in drive(target, rows + 64, seconds=20)])
+    found = drive(target, 3 * (rows + 64), seconds=20)
+    accepted = [first for status, first, _ in found if status == 200]
+    refused = [first for status, first, _ in found if status == 429]
+    print(f"p95 {usual:.3f} s full, {p95(accepted):.3f} s at three times that; "
+          f"{len(accepted)} answered, {len(refused)} refused in {p95(refused):.3f} s (p95)")
+    assert p95(accepted) < 2 * usual and refused
+    target.at_rest()
+
+
+@pytest.mark.soak
+def test_weights_one_to_three_get_one_to_three(target):
+    secrets = []
+    for name, weight in (("light", 1.0), ("heavy", 3.0)):
+        access.create_project(target.ledger, name, actor="test")
+        access.set_allowance(target.ledger, f"project:{name}", Allowance(weight=weight),
+                             actor="test")
+        secrets.append(access.issue_key(target.ledger, name, project=name, actor="test"))
+
+    async def both():
+        return await asyncio.gather(*(asyncio.to_thread(drive, target, 20, seconds=40,
+                                                        secret=secret) for secret in secrets))
+    light, heavy = (sum(status == 200 for status, _, _ in found) for found in asyncio.run(both()))
+    print(f"light {light}, heavy {heavy}: 1 to {heavy / light:.2f}")
+    assert 2.7 <= heavy / light <= 3.3
+
+
+@pytest.mark.soak
+def test_ten_minutes_at_four_fifths_leave_memory_flat(target):
+    process = psutil.Process()
+    drive(target, 4, seconds=60)
+    before = process.memory_info().rss
+    found = drive(target, 4, seconds=600)
+    grown = process.memory_info().rss - before
+    print(f"{len(found)} requests, grown by {grown / 2**20:.1f} MiB")
+    assert {status for status, _, _ in found} == {200} and grown < 32 * 2**20
+    target.at_rest()
+
+
+@pytest.mark.soak
+def test_the_clock_does_not_tell_how_much_of_a_secret_is_right(target):
+    """Two times 2,000 wrong secrets, the ones right up to the last letter: no rank test tells them
+    apart at one in a thousand.
+    """
+    near = target.secret[:-1] + ("A" if target.secret[-1] != "A" else "B")
+    far = target.secret[:12] + "".join(reversed(target.secret[12:]))
+    took = {near: [], far: []}
+    for place in range(4000):
+        given = (near, far)[place % 2]
+        began = time.perf_counter_ns()
+        assert access.verify(target.ledger, given) is None
+        took[given].append(time.perf_counter_ns() - began)
+    ranks = {value: rank for rank, value in enumerate(sorted(took[near] + took[far]))}
+    count = 2000
+    u = sum(ranks[value] for value in took[near]) - count * (count - 1) / 2
+    spread = (count * count * (2 * count + 1) / 12) ** 0.5
+    print(f"z = {(u - count * count / 2) / spread:.2f}, medians "
+          f"{[statistics.median(found) for found in took.values()]} ns")
+    assert abs(u - count * count / 2) / spread < 3.3

@@ -1,0 +1,113 @@
+"""The planner, models & keys and the budget as people meet them, in headless Chromium."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from access_samples import filled
+from chromium import Window, served
+from curbcut.ledger import FILE_NAME
+from curbcut.web.app import build
+from curbcut.web.site import Site
+
+PAGES = {"/access": "#entries td", "/budget": "#days svg rect",
+         "/planner?money=60+EUR&on=1xA40%2C2xL40S": "#levers svg rect"}
+VIEWS = {"wide": {"width": 1440}, "narrow-dark": {"width": 390, "dark": True}}
+SECONDS = 60_000
+"""For the planner's first answer, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("accessed")
+    filled(folder / FILE_NAME, uses=150, now=time.time() - 60).close()
+    site = Site(folder)
+    site.start()
+    with served(build(site, None)) as address:
+        yield address
+        site.end()
+    site.close()
+
+
+@pytest.fixture
+def window(browser, address):
+    opened = []
+
+    def window(**how):
+        opened.append(Window(browser, address, **how))
+        opened[-1].page.set_default_timeout(SECONDS)
+        return opened[-1]
+    yield window
+    for one in opened:
+        one.__exit__()
+    assert [one.wrong + one.outside for one in opened] == [[] for _ in opened]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nobody_is_shut_out_of_plans_and_keys(window, view):
+    one = window(**VIEWS[view])
+    for path, seen in PAGES.items():
+        one.open(path, seen)
+        assert one.faults() == [], path
+        text = one.page.locator("main").inner_text()
+        assert "NaN" not in text and "undefined" not in text and "null" not in text, path
+
+
+def test_a_move_of_a_slider_is_answered(window):
+    page = window().open("/planner?money=60+EUR&on=1xA40%2C2xL40S", "#told .lead")
+    before = page.locator("#told .lead").inner_text()
+    assert before.startswith("60.00 EUR buys")
+    page.get_by_role("slider", name="Money, at most").press("ArrowRight")
+    page.wait_for_function("words => document.querySelector('#told .lead').textContent !== words",
+                           arg=before)
+    assert "63.00 EUR buys" in page.locator("#told .lead").inner_text()
+    assert "--budget '63 EUR' --on 1xA40,2xL40S" in page.locator("#told pre code").inner_text()
+    page.get_by_label("Time, at most", exact=True).first.check()
+    figure = page.get_by_role("textbox", name="Time, a figure")
+    figure.fill("2 h")
+    figure.press("Enter")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('hours') === '2 h'")
+    assert "binds" in page.locator("#binds tr", has_text="time").inner_text()
+
+
+def test_what_buys_nothing_is_said_in_words(window):
+    one = window()
+    page = one.open("/planner?money=60+EUR&on=1xA40", "#told .lead")
+    figure = page.get_by_role("textbox", name="Money, a figure")
+    figure.fill("0.00002")
+    figure.press("Enter")
+    page.wait_for_selector("#told [role=alert]")
+    assert "buys no model" in page.locator("#told").inner_text()
+    assert page.locator("#found").is_hidden()
+    figure.fill("many")
+    figure.press("Enter")
+    assert figure.get_attribute("aria-invalid") == "true"
+    assert all("400" in text for text in one.wrong)  # Chromium says of each refusal that it was one
+    one.wrong.clear()
+
+
+def test_keys_are_found_and_the_trail_reads_on(window):
+    page = window().open("/access", "#entries td")
+    assert "The chain is sound" in page.locator("#verdict").inner_text()
+    assert page.locator("#keys tbody tr").count() == 4
+    page.get_by_role("searchbox", name="Find").fill("robots")
+    assert page.locator("#keys tbody th").all_inner_texts()[0].startswith("arm")
+    page.get_by_role("searchbox").fill("")
+    page.get_by_label("revoked", exact=True).check()
+    assert "guest" in page.locator("#keys tbody").inner_text()
+    page.get_by_label("a day", exact=True).check()
+    page.wait_for_function("() => document.querySelector('#models tbody').children.length > 0")
+    assert page.locator("#entries tbody tr").count() == 21
+
+
+def test_a_budget_tells_its_last_day(window):
+    page = window().open("/budget", "#days svg rect")
+    robots = page.locator("#budgets tr", has_text="robots").inner_text()
+    assert "nothing left" in robots
+    assert "lasts the month" in page.locator("#budgets tr", has_text="a month").inner_text()
+    page.get_by_label("energy", exact=True).check()
+    page.wait_for_selector("figure:has-text('A day: energy') svg rect")
+    page.get_by_text("As a table").click()
+    assert page.locator("figure tbody tr").count() > 5
