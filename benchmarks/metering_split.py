@@ -131,7 +131,8 @@ def told(found: dict[str, Any], each: int) -> list[str]:
     for kind, other in (("read", "write"), ("write", "read")):
         least = mixed["counted"] - found[f"{half} {other}"]["counted"]
         most = found[f"one {kind}"]["counted"] * half
-        fair = "between" if least <= mixed[kind] <= most else "OUTSIDE"
+        fair = ("between" if least <= mixed[kind] <= most else
+                "(too noisy to tell)" if least > most else "OUTSIDE")
         lines.append(f"of the mixture {kind} pays {mixed[kind]:.2f} J: {fair} the {least:.2f} J "
                      f"saved without it and the {most:.2f} J of each alone")
     return lines

@@ -10,6 +10,7 @@ asked apart, as the page does once the sliders rest. In milliseconds; run it on 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import time
@@ -40,12 +41,19 @@ def said(name: str, seconds: list[float]) -> None:
     """Prints the middle, the slowest of ten and the slowest."""
     ordered = sorted(seconds)
     at = (ordered[len(ordered) // 2], ordered[int(0.9 * len(ordered))], ordered[-1])
-    print(f"{name:8}" + "".join(f"{1e3 * one:9.0f}" for one in at))
+    print(f"{name:12}" + "".join(f"{1e3 * one:9.0f}" for one in at))
+
+
+def worked(pid: int) -> float:
+    """CPU seconds of a process (Linux): what a busy machine lengthens least."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int | str) -> tuple[float, float]:
     """MB that a process holds now, and held at most (Linux)."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    text = Path(f"/proc/{pid}/status").read_text()
+    lines = dict(line.split(":", 1) for line in text.splitlines())
     now, most = (int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
     return now, most
 
@@ -61,16 +69,18 @@ def main() -> None:
         began = time.perf_counter()
         worker.ask("choices", {})
         print(f"start: {time.perf_counter() - began:.2f} s, all machines priced")
-        took: dict[str, list[float]] = {"answer": [], "levers": []}
+        took: dict[str, list[float]] = {"answer": [], "answer CPU": [], "levers": [],
+                                        "levers CPU": []}
         for asked in moves(args.moves, args.seed):
             for what, more in (("answer", {}), ("levers", {"unit": "EUR"})):
-                began = time.perf_counter()
+                began, before = time.perf_counter(), worked(worker.pid)
                 try:
                     worker.ask(what, asked | more)
                 except InputError:
                     continue
                 took[what].append(time.perf_counter() - began)
-        print("ms        median slowest tenth slowest")
+                took[f"{what} CPU"].append(worked(worker.pid) - before)
+        print("ms              median    tenth  slowest")
         for name, seconds in took.items():
             said(name, seconds)
         now, most = resident(worker.pid)

@@ -10,14 +10,14 @@ from curbcut.ledger.access import Allowance
 
 
 @pytest.fixture
-def chain(ledger):
+def chain(new_ledger):
     """A ledger with six rows in its chain."""
     for name in ("ann", "bob", "cem"):
-        access.issue_key(ledger, name, actor="boss", owner="Zoë")
-    access.set_allowance(ledger, "project:default", Allowance(weight=0.1), actor="boss")
-    access.revoke_key(ledger, "bob", actor="boss")
-    access.rotate_key(ledger, "ann", actor="boss")
-    return ledger
+        access.issue_key(new_ledger, name, actor="boss", owner="Zoë")
+    access.set_allowance(new_ledger, "project:default", Allowance(weight=0.1), actor="boss")
+    access.revoke_key(new_ledger, "bob", actor="boss")
+    access.rotate_key(new_ledger, "ann", actor="boss")
+    return new_ledger
 
 
 def disarm(connection):

@@ -26,8 +26,8 @@ def test_sqlite_is_in_wal_waits_and_holds_references(file_ledger):
     assert pragma(file_ledger, "synchronous") == 2  # FULL
 
 
-def test_a_newer_version_is_refused(ledger, url):
-    with ledger.writing() as connection:
+def test_a_newer_version_is_refused(new_ledger, url):
+    with new_ledger.writing() as connection:
         connection.execute(schema.about.insert().values(version=schema.VERSION + 1, created=0.0))
     with pytest.raises(InputError, match="upgrade"):
         open_ledger(url)

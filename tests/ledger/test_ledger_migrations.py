@@ -62,7 +62,8 @@ def test_all_that_was_there_stays_and_opens(old):
         caller = access.verify(ledger, secret)
         assert (caller.key, caller.project, caller.role) == ("ann", "default", "user")
         assert [run.name for run in ledger.runs()] == ["tiny"]
-        assert {use.key: use.requests for use in usage.used(ledger)} == {"ann": 2, None: 1}
+        assert [(use.key, use.key_id, use.requests) for use in usage.used(ledger)] == [
+            (None, None, 1), ("ann", "0" * 8, 1), ("ann", caller.key_id, 1)]
         with ledger.reading() as connection:
             found = connection.execute(sa.select(schema.uses.c.key_id, schema.uses.c.project)
                                        .order_by(schema.uses.c.time)).all()

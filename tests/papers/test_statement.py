@@ -166,9 +166,9 @@ class TestPdf:
         pytest.importorskip("reportlab", reason="reportlab is absent")
         found = full(ledger)
         strange = tuple(replace(found.lines[0], key="k" * 64, project="p" * 64,
-                                model=f"<b>&{chr(0x4e00 + i)}{'m' * 100}") for i in range(60))
+                                model=f"<b>&{chr(0x4e00 + i)}{'m' * 100}") for i in range(30))
         many = as_pdf(replace(found, lines=strange, sources=("s" * 3000, "<i>")))
-        assert many.count(b"/Type /Page\n") > 2
+        assert many.count(b"/Type /Page\n") > 1
 
     def test_an_empty_month_is_a_page(self, ledger):
         pytest.importorskip("reportlab", reason="reportlab is absent")

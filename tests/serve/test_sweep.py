@@ -37,6 +37,14 @@ def test_a_request_in_between_begins_the_time_anew():
     assert sweep.close_idle([one], 2 * HEADER_SECONDS) == 1
 
 
+def test_a_request_between_two_looks_begins_the_time_anew():
+    one, sweep = Connection(request(True)), Sweep()
+    for second in range(3 * int(HEADER_SECONDS)):
+        one.cycle = request(True)  # each second another one, over before anybody looks
+        assert sweep.close_idle([one], float(second)) == 0
+    assert sweep.close_idle([one], 4 * HEADER_SECONDS) == 1
+
+
 def test_who_does_not_read_what_is_left_is_not_waited_for():
     one, sweep = Connection(request(False)), Sweep()
     sweep.close_idle([one], 0.0)

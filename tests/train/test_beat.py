@@ -4,6 +4,7 @@ import json
 import threading
 
 from curbcut.ledger.inbox import Writer
+from curbcut.meter.clock import FakeClock
 from curbcut.train import loop
 from curbcut.train.observers.beat import LEAST_SECONDS, MOST_SECONDS, Beat, period_seconds
 from curbcut.train.observers.recorder import Recorder
@@ -85,3 +86,16 @@ def test_a_record_that_cannot_take_a_sign_fails_with_its_next_line_only(tmp_path
     recorder = Recorder(Full(tmp_path, "tiny", "train"))
     recorder._tell()
     assert recorder._beat is None
+
+
+def test_slow_steps_are_each_recorded(opened, tmp_path):
+    class Slow(Silent):
+        def after_step(self, session, report):
+            session.clock.advance(20.0 if report.step < 4 else 0.0)
+
+    writer = Writer(tmp_path, "tiny", "train")
+    loop.train(opened(tiny_run(steps=8), clock=FakeClock()),
+               [Slow(), Recorder(writer, every_steps=10)])
+    steps = [json.loads(line)["body"]["step"] for line in writer.path.read_text().splitlines()
+             if '"step_seconds"' in line]
+    assert steps == [1, 2, 3, 8]

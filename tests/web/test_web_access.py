@@ -6,8 +6,8 @@ import json
 
 import pytest
 import sqlalchemy as sa
-from access_samples import BY, MODELS, filled
 
+from access_samples import BY, MODELS, filled
 from curbcut.ledger import FILE_NAME, access
 from curbcut.ledger import schema as tables
 
@@ -29,8 +29,9 @@ def test_sums_are_those_of_the_uses(ask, ledger):
     found = ask("/api/access", span="all")
     with ledger.reading() as connection:
         rows = [dict(row._mapping) for row in connection.execute(sa.select(tables.uses))]
-    for group, column, name in (("models", "model", "model"), ("projects", "project", "name"),
-                                ("keys", "key_id", "id"), ("organisations", "organisation", "name")):
+    for group, column, name in (
+            ("models", "model", "model"), ("projects", "project", "name"),
+            ("organisations", "organisation", "name"), ("keys", "key_id", "id")):
         assert sum(one["requests"] for one in found[group]) == len(rows)
         for one in found[group]:
             mine = [row for row in rows if row[column] == one[name]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from access_samples import filled
 from hypothesis import given
 from hypothesis import strategies as st
 
+from access_samples import filled
 from curbcut.ledger import FILE_NAME
 from curbcut.ledger.budgets import Budget
 from curbcut.ledger.usage import Usage

@@ -6,6 +6,8 @@ import io
 import json
 import sys
 import textwrap
+import threading
+import time
 
 import pytest
 
@@ -81,6 +83,13 @@ def test_levers_start_from_the_answered_run(desk):
     json.dumps(found, allow_nan=False)
 
 
+def test_levers_end_where_somebody_waits(tmp_path):
+    looked = []
+    waiting = Planner(tmp_path, lambda: bool(looked.append(1)) or len(looked) > 5)
+    assert waiting.levers({"money": "500 EUR", "on": "2xA100"}) == {"stopped": True}
+    assert len(looked) == 6
+
+
 def test_the_map_and_what_may_be_chosen_are_plain(desk):
     found = desk.do("map", {})
     assert {row[0]["year"] for row in found["curves"]} >= {found["year"]} and found["published"]
@@ -102,9 +111,13 @@ def test_bad_lines_are_answered_too(desk):
 ECHO = """
 import json, sys, time
 for line in sys.stdin:
+    if not line.strip():
+        continue
     asked = json.loads(line)
     if asked["do"] == "die":
         sys.exit(3)
+    if asked["do"] == "levers":
+        sys.stdin.readline()
     if asked["do"] == "hang":
         time.sleep(60)
     if asked["do"] == "bad":
@@ -135,6 +148,16 @@ def test_a_worker_that_dies_or_hangs_is_replaced(worker, monkeypatch):
         with pytest.raises(CurbcutError, match="no answer"):
             worker.ask(what, {})
         assert worker.ask("x", {})["do"] == "x"
+
+
+def test_who_pulls_levers_is_told_that_somebody_waits(worker):
+    pulls = threading.Thread(target=worker.ask, args=("levers", {}), daemon=True)
+    pulls.start()
+    while worker._doing != "levers":
+        time.sleep(0.01)
+    assert worker.ask("x", {})["do"] == "x"  # else the levers would never end
+    pulls.join(5)
+    assert not pulls.is_alive()
 
 
 def test_a_crowd_is_turned_away(worker):

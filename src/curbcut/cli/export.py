@@ -30,6 +30,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
                         "model, of html NAME.html here")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="folder of all runs (default: runs)")
+    parser.add_argument("--ledger", metavar="PATH|URL",
+                        help="html: another ledger than FOLDER/ledger.sqlite")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run)
 
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Exports; returns the exit code."""
     if args.to == "html":
         return _html(args)
+    if args.ledger is not None:
+        raise InputError("a model is read from its folder", where="--ledger", mend="leave it out")
     from curbcut.cli.served import find
 
     folder, name = find(args.model, args.runs)
@@ -64,7 +68,7 @@ def _html(args: argparse.Namespace) -> int:
                          mend=f"give --out {path / f'{args.model}.html'}")
     if not path.parent.is_dir():
         raise InputError("no such folder", where=str(path.parent), mend="make it first")
-    size = export.write_page(args.runs, args.model, path)
+    size = export.write_page(args.runs, args.model, path, ledger_at=args.ledger or "")
     if args.json:
         print(json.dumps({"path": str(path), "bytes": size}, indent=2))
     else:

@@ -16,7 +16,8 @@ class Sweep:
     """
 
     def __init__(self) -> None:
-        self._since: dict[Any, float] = {}
+        self._since: dict[Any, tuple[Any, float]] = {}
+        """By connection: its last request, and when that was first seen to be over."""
 
     def close_idle(self, connections: Iterable[Any], now: float) -> int:
         """Closes those of uvicorn's `connections` that have had no request running for
@@ -24,8 +25,12 @@ class Sweep:
         """
         idle = [one for one in connections if one.cycle is None or one.cycle.response_complete
                 or one.transport.is_closing()]
-        self._since = {one: self._since.get(one, now) for one in idle}
-        late = [one for one, since in self._since.items() if now - since >= HEADER_SECONDS]
+        before, self._since = self._since, {}
+        for one in idle:
+            last, since = before.get(one, (None, now))
+            # A short request may have come and gone between two looks.
+            self._since[one] = (one.cycle, since if last is one.cycle else now)
+        late = [one for one, (_, since) in self._since.items() if now - since >= HEADER_SECONDS]
         for one in late:
             one.transport.abort()
         return len(late)

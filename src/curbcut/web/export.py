@@ -17,10 +17,11 @@ POINTS = 600
 """Of a line in a saved page: its peaks stay. As `run.js` asks for them."""
 
 
-def write_page(runs: Path, name: str, path: Path) -> int:
+def write_page(runs: Path, name: str, path: Path, ledger_at: str = "") -> int:
     """Writes the page of run `name` of the folder `runs` to `path`; returns its bytes.
 
-    What its processes left behind is taken into the ledger first. Raises UnknownName for a run that
+    `ledger_at` names another ledger than the folder's own. What its processes left behind is taken
+    into the ledger first. Raises UnknownName for a run that
     is not there, InputError for a file that cannot be written, MissingExtra without the packages of
     the pages.
     """
@@ -28,7 +29,7 @@ def write_page(runs: Path, name: str, path: Path) -> int:
         from curbcut.web.site import Site
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "ui") from None
-    site = Site(runs)
+    site = Site(runs, ledger_at)
     try:
         site.look()
         text = page(site, name)

@@ -53,7 +53,8 @@ def samples(folder: Path | None) -> list[dict[str, Any]]:
 def _walk(folder: Path, before: str, depth: int) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")),
+                           key=lambda entry: entry.name)
     except OSError:
         return
     for entry in found:

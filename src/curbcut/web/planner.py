@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -54,6 +55,7 @@ class Worker:
                                        str(runs)]
         self._turn = threading.Lock()
         self._waiting = 0
+        self._doing = ""
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, what: str, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class Worker:
                                mend="wait for an answer")
         self._waiting += 1
         try:
+            self._hurry()
             with self._turn:
                 told = self._told({"do": what, "asked": asked})
         finally:
@@ -84,6 +87,14 @@ class Worker:
         with self._turn:
             self._end()
 
+    def _hurry(self) -> None:
+        """Tells who pulls levers that another question waits."""
+        process = self._process
+        if self._doing == "levers" and process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                process.stdin.write("\n")
+                process.stdin.flush()
+
     def _told(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
@@ -93,10 +104,12 @@ class Worker:
         try:
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
+            self._doing = question["do"]
             line = process.stdout.readline()
         except OSError:
             line = ""
         finally:
+            self._doing = ""
             late.cancel()
         if not line:
             self._end()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import select
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -39,11 +40,16 @@ SHOWN = ("usd.total", "seconds.total", "kwh.facility", "kgco2e.total", "litres.w
 """Figures of the forecast that the page shows, where they are known."""
 
 
+class _Stopped(Exception):
+    """Another question waits."""
+
+
 class Planner:
     """Answers one question at a time."""
 
-    def __init__(self, runs: Path) -> None:
-        self._runs, self._kept = runs, Kept()
+    def __init__(self, runs: Path, waits: Callable[[], bool] = lambda: False) -> None:
+        """`waits` says whether another question waits: levers then end unsaid."""
+        self._runs, self._kept, self._waits = runs, Kept(), waits
         self._last: tuple[Mapping[str, str], Answer] | None = None
         self._here: Machine | None = None
         self._read: tuple[object, list[Pair]] | None = None
@@ -83,7 +89,9 @@ class Planner:
             "took_seconds": time.perf_counter() - started}
 
     def levers(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """The waterfall of the run that the same question was answered with, in `unit`."""
+        """The waterfall of the run that the same question was answered with, in `unit`; or that it
+        was stopped, because another question waits.
+        """
         from curbcut.plan.levers import catalogue, price
         from curbcut.plan.levers.case import Taught
         from curbcut.plan.levers.waterfall import waterfall
@@ -95,8 +103,16 @@ class Planner:
         run, pairs = found.best.resolved.run, self._pairs()
         taught = Taught(run.machine, correction(run.machine, run.recipe.precision, pairs),
                         ledger_ratio(self._runs / FILE_NAME))
-        fall = waterfall(run, catalogue.TRAINING, price.unit(unit), taught=taught)
+        try:
+            fall = waterfall(run, catalogue.TRAINING, price.unit(unit), taught=taught,
+                             before=self._go_on)
+        except _Stopped:
+            return {"stopped": True}
         return _plain_waterfall(fall) | {"took_seconds": time.perf_counter() - started}
+
+    def _go_on(self) -> None:
+        if self._waits():
+            raise _Stopped
 
     def _answered(self, asked: Mapping[str, str]) -> tuple[Asked, Answer]:
         question = read(asked, self._runs)
@@ -202,8 +218,12 @@ def choices(_asked: Mapping[str, str]) -> dict[str, Any]:
 
 
 def serve(planner: Planner, questions: TextIO, answers: TextIO) -> None:
-    """Answers until there are no more questions; bad input is an answer too."""
+    """Answers until there are no more questions; bad input is an answer too. An empty line is no
+    question: it tells who still pulls levers that somebody waits.
+    """
     for line in questions:
+        if not line.strip():  # it only said that somebody waits
+            continue
         try:
             asked = json.loads(line)
             told: dict[str, Any] = {"found": planner.do(asked["do"], asked["asked"])}
@@ -217,9 +237,9 @@ def serve(planner: Planner, questions: TextIO, answers: TextIO) -> None:
 def main() -> None:
     """Prices what all questions share, then answers."""
     table.settle()
-    planner = Planner(Path(sys.argv[1]))
+    # One question at a time is under way, so nothing of the next one is in Python's own buffer.
+    planner = Planner(Path(sys.argv[1]), lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
     planner.do("answer", FIRST)
-    planner.do("levers", FIRST)
     # What was priced stays: there is nothing in it to collect.
     gc.collect()
     gc.freeze()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
 import time
@@ -46,10 +45,20 @@ def tell(tool, folder, file, here):
 
 
 def wandb(folder):
+    """Its service writes on for a moment after a run has finished."""
+    for _ in range(100):
+        held = written(folder)
+        if all("exit" in one for one in held):
+            break
+        time.sleep(0.1)
+    return held
+
+
+def written(folder):
     from wandb.proto import wandb_internal_pb2
 
     held = []
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=os.path.getmtime):
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         data, at, whole, one = path.read_bytes(), 7, b"", {"points": [], "notes": [], "summary": {}}
         while at + 7 <= len(data):
             if 32768 - at % 32768 < 7:

@@ -103,7 +103,7 @@ class Choices:
     def bounds_at(self, row: int) -> Floats:
         """`bounds` of one row [costs and data]."""
         only = slice(row, row + 1)
-        return self._bounds(only, self.per_token[only])[0]
+        return np.asarray(self._bounds(only, self.per_token[only])[0], np.float64)
 
     def _bounds(self, rows: slice, per_token: Floats) -> Floats:
         limits = np.array([self.question.planned(name) for name in COSTS])

@@ -52,16 +52,22 @@ class _Standing:
 
 
 def waterfall(run: Run, levers: Sequence[Lever], unit: Unit, *, what_if: bool = False,
-              taught: Taught | None = None) -> Waterfall:
+              taught: Taught | None = None, before: Callable[[], None] | None = None) -> Waterfall:
     """All `levers` on `run`, in one unit. With `what_if` those on open assumptions join the order.
-    What measured runs `taught` is in all of it.
+    What measured runs `taught` is in all of it. `before` is called before each of some hundred
+    prices: what it raises ends it.
 
     Raises InputError where the unit is not known of the run.
     """
     case = Case(run, taught=taught or Taught())
     first = start(case, unit)
     most = run.limits.seconds or MOST_SLOWER * first.seconds
-    return descend(first, levers, lambda one: priced(one, unit), most,
+    def price(case: Case) -> Priced:
+        if before is not None:
+            before()
+        return priced(case, unit)
+
+    return descend(first, levers, price, most,
                    blank(run, "training", _what(first, run.limits), first), what_if=what_if)
 
 

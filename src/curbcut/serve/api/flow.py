@@ -159,15 +159,19 @@ class Flow:
         """Returns when `pending` may be handed out; raises Refused (503)."""
         for index, delta in pending:
             self._told[index] = delta.tokens
-        if not left:
-            if self._settled is None:
+        if left and self._asker.stream and self._settled is None:
+            try:
+                await let_in.cover(sum(self.prompt_tokens), sum(self._told))
                 return
+            except Refused:
+                if self._settled is None:
+                    raise
+                # meanwhile the engine has come to the end, and all of it is charged
+        if self._settled is not None and (self._asker.stream or not left):
             try:
                 await asyncio.shield(asyncio.wrap_future(self._settled))
             except Exception:
                 raise not_recorded() from None
-        elif self._asker.stream:
-            await let_in.cover(sum(self.prompt_tokens), sum(self._told))
 
     def take(self, index: int, delta: Delta) -> None:
         """On the event loop, as each delta comes."""

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+
 from curbcut.ledger.meterings import Metering, MeteringKind
 from curbcut.meter.energy import Lap
 from curbcut.meter.sensors import EnergySensor

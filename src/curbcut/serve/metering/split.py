@@ -20,7 +20,7 @@ Who = tuple[str, int]
 """A model and a ticket of its engine."""
 LATE_SECONDS = 3.0
 """A step is told of within so long after a reading that came while it ran."""
-_KEEP_SECONDS = 30.0
+_KEEP_SECONDS = 10.0
 """How long what was learned of the counter against the model weighs."""
 _WILD = 4.0
 """A stretch's scale is at most so many times the usual one, or its inverse: the rest is noise of

@@ -26,8 +26,8 @@ MOST_STEP_LINES = 20_000
 
 
 class Recorder(Silent):
-    """Writes steps (every so many), trouble, evaluations, checkpoints, start and end; and, while
-    there is nothing of these, signs of life.
+    """Writes steps (every so many, and each that is slow), trouble, evaluations, checkpoints, start
+    and end; and, while there is nothing of these, signs of life.
 
     Lines are written in a thread: a slow disk does not slow steps. A long run writes fewer lines
     of steps, so that its record stays small.
@@ -39,13 +39,14 @@ class Recorder(Silent):
         self._later = Later("record")
         self._slowed = 1.0
         self._step = 0
+        self._told = 0.0
         self._period: float | None = None
         self._beat: Beat | None = None
 
     def start(self, session: Session) -> None:
         """Says where this process took up the run, and how often it will give a sign of life."""
         self._period = period_seconds(charges.promised(session.forecast, "seconds", "total"))
-        self._step = session.step
+        self._step, self._told = session.step, session.clock.seconds()
         self._beat = Beat(self._tell, self._period)
         self._beat.start()
         self.every_steps = max(self.every_steps, session.run.steps // MOST_STEP_LINES)
@@ -62,7 +63,10 @@ class Recorder(Silent):
         if session.slowed != self._slowed:
             self._slowed = session.slowed
             self._write("straggler", {"step": report.step, "times": session.slowed})
-        if report.step % self.every_steps == 0 or report.step == session.run.steps:
+        now = session.clock.seconds()
+        slow = self._period is not None and now - self._told >= self._period
+        if slow or report.step % self.every_steps == 0 or report.step == session.run.steps:
+            self._told = now
             self._write("step", {
                 "step": report.step, "tokens": session.tokens, "loss": report.loss,
                 "gradient_norm": report.gradient_norm, "learning_rate": report.learning_rate,

@@ -171,9 +171,10 @@
     query.set("unit", unit === "money" ? wishes.currency : unit);
     try {
       const found = await get(`/api/planner/levers?${query}`);
-      if (before !== wishes.query().toString()) return;
+      if (found.stopped || before !== wishes.query().toString()) return rests();
       levers(found);
     } catch (error) {
+      if (before !== wishes.query().toString()) return rests();
       Curbcut.failed($("#levers"), error);
       $("#levers-more").replaceChildren();
       $("#levers-said").textContent = "";

@@ -20,8 +20,11 @@ Curbcut.wishes = (() => {
     : value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 6 }));
   const grouped = (value) => value.toLocaleString("en", { maximumFractionDigits: 3 });
 
-  function number(text) {
-    const found = /^\s*([\d.,\s']+(?:e[+-]?\d+)?)\s*([kKMBT]?)\s*[a-zA-Z€$]*\s*$/.exec(text);
+  // The unit goes first: the k of "3 kWh" is no thousand.
+  function number(text, unit) {
+    let words = text.trim();
+    if (words.toLowerCase().endsWith(unit.toLowerCase())) words = words.slice(0, -unit.length);
+    const found = /^([\d.,\s']+(?:e[+-]?\d+)?)\s*([kKMBT]?)$/.exec(words.trim());
     if (!found) return NaN;
     const factor = { "": 1, k: 1e3, K: 1e3, M: 1e6, B: 1e9, T: 1e12 }[found[2]];
     return Number(found[1].replace(/[,\s']/g, "")) * factor;
@@ -67,7 +70,8 @@ Curbcut.wishes = (() => {
     named();
 
     function limit({ name, title, unit, low, high, start }) {
-      const given = number((said.get(name) || "").replace(/\s*[A-Z]{3}$/, ""));
+      const given = number(said.get(name) || "", (name === "money" && moneyOf(said.get(name))) ||
+        unit);
       const on = el("input", { type: "checkbox", id: `limit-${name}` });
       on.checked = said.size ? said.has(name) : name === "money";
       const text = el("input", { type: "text", id: `figure-${name}`, inputmode: "decimal",
@@ -88,7 +92,7 @@ Curbcut.wishes = (() => {
         changed();
       });
       text.addEventListener("change", () => {
-        const wanted = number(text.value);
+        const wanted = number(text.value, state.unit);
         text.toggleAttribute("aria-invalid", !(wanted > 0));
         if (!(wanted > 0)) {
           text.setAttribute("aria-invalid", "true");

@@ -35,6 +35,7 @@ class Trackers(Silent):
         """`file` is the record of this process in the run's `folder`."""
         self.names, self.folder, self.file, self.say = tuple(names), folder, file, say
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._well: set[str] = set()
         self._looked = 0.0
 
     def start(self, session: Session) -> None:
@@ -46,6 +47,7 @@ class Trackers(Silent):
         for name in self.names:
             try:
                 self._running[name] = self._begin(name)
+                self._well.add(name)
             except OSError as error:
                 self.say(f"tracker {name} could not be started ({error.strerror})")
 
@@ -75,12 +77,15 @@ class Trackers(Silent):
             if code is not None:
                 del self._running[name]
                 if code:
+                    self._well.discard(name)
                     self.say(f"tracker {name} failed and is left out: {self._why(name)}")
 
     def _why(self, name: str) -> str:
         log = self.folder / FOLDER / f"{name}.log"
         with suppress(OSError):
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            # What is set in says where, or how to mend it; what it is stands at the margin.
+            said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+                    if line and not line[0].isspace()]
             if said:
                 return f"{said[-1][:300]} ({log})"
         return f"see {log}"
@@ -88,11 +93,11 @@ class Trackers(Silent):
     def settle(self, seconds: float = END_SECONDS) -> None:
         """Once the account is written: waits a little for the trackers, and says how to look."""
         limit = time.monotonic() + seconds
-        kept = [name for name in self.names if name in self._running]
         while self._running and time.monotonic() < limit:
             time.sleep(0.05)
             self._look()
         for name in self._running:
             self.say(f"tracker {name} is still writing; it ends by itself")
+        kept = [name for name in self.names if name in self._well]
         for line in ways_to_look(kept, self.folder.parent):
             self.say(f"tracked: {line}")
