@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import sqlite3
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at once
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import postgres
 from curbcut.spec import TrainJob
 from tiny import write_documents
 
@@ -65,3 +67,48 @@ def tiny_corpus(tmp_path_factory):
     text = write_documents(tmp_path_factory.mktemp("text"))
     job = TrainJob(tokens=1000, text=str(text), validation_fraction=0.1)
     return prepare(job, 300, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """URL of a private PostgreSQL that lives as long as the tests; skips where there is none."""
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def of_file(tmp_path_factory):
+    """A ledger in a file, and what its file is like when it is new."""
+    from curbcut.ledger import open_ledger
+
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+    with open_ledger(path) as opened:
+        fresh, now = sqlite3.connect(":memory:"), sqlite3.connect(path)
+        now.backup(fresh)
+        yield opened, now, fresh
+        for one in (now, fresh):
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def of_postgres(postgres_server):
+    """A ledger in a database of its own."""
+    from curbcut.ledger import open_ledger
+
+    with open_ledger(postgres.new_database(postgres_server)) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request, tmp_path, monkeypatch):
+    """A ledger with nothing in it, on SQLite and again on PostgreSQL; made once, as that takes
+    longer than most tests.
+    """
+    from curbcut.ledger import pepper
+
+    monkeypatch.setenv(pepper.VARIABLE, str(tmp_path / "pepper"))
+    if request.param == "sqlite":
+        opened, now, fresh = request.getfixturevalue("of_file")
+        fresh.backup(now)
+        return opened
+    return postgres.cleared(request.getfixturevalue("of_postgres"))

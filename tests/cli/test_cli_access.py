@@ -1,10 +1,12 @@
 """Access at the command line: what is set stands in the ledger, and is shown as it stands."""
 
 import json
+import os
 import time
 
 import pytest
 
+from curbcut.cli import keys
 from curbcut.cli.main import main
 from curbcut.ledger import access, audit, budgets, licences, open_ledger
 from curbcut.ledger.prices import prices
@@ -138,7 +140,7 @@ def test_keys_rotate_and_expire(ledger, good, call):
 @pytest.mark.parametrize(("arguments", "words"), [
     (("keys", "add", "x", "--role", "usr"), "did you mean 'user'"),
     (("keys", "add", "x", "--project", "thesi"), "did you mean 'thesis'"),
-    (("keys", "add", "x", "--expires", "yesterday"), "--expires"),
+    (("keys", "add", "x", "--expires", "yesterday"), "'yesterday' is no time"),
     (("keys", "add", "x", "--expires", "2020-01-01"), "past"),
     (("keys", "add", "x", "--told", "school"), "--told"),
     (("keys", "add", "x", "--owner", "a\nb"), "printable"),
@@ -181,3 +183,18 @@ def test_a_word_that_is_none_names_the_nearest(capsys):
 def test_where_there_is_no_ledger_reading_makes_none(bad, tmp_path):
     assert "no ledger here yet" in bad("access", "show")
     assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_who_has_no_name_is_told_by_number(monkeypatch):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert keys.actor() == f"cli:{os.getuid()}"
+
+
+def test_money_of_another_currency_says_its_rate(good):
+    told = good("access", "budget", "set", "project:default", "5 EUR")
+    assert "kept in dollars: 1 EUR is 1." in told
+    assert "kept in" not in good("access", "budget", "set", "project:default", "5 USD")
+    json.loads(good("access", "budget", "set", "project:default", "5 EUR", "--json"))

@@ -47,7 +47,6 @@ def test_files(path, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ((), "there are 2 organisations"),
     (("--project", "tesis"), "did you mean 'thesis'"),
     (("--organisation", "lab", "--project", "thesis"), "give one of"),
     (("03-2026", "--project", "thesis"), "no month"),
@@ -56,6 +55,17 @@ def test_files(path, tmp_path, capsys):
 def test_bad_input_ends_with_2_and_a_mend(path, capsys, words, said):
     assert ask(path, *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_only_organisation_that_asked_is_meant(path, tmp_path, capsys):
+    assert ask(path, MONTH) == 0
+    assert capsys.readouterr().out.startswith("organisation:lab, 2026-03")
+    assert ask(path, "2026-13") == 2
+    assert "no month" in capsys.readouterr().err
+    with ledger_at(tmp_path / "idle.sqlite"):
+        pass
+    assert ask(tmp_path / "idle.sqlite", MONTH) == 2
+    assert "there are 2 organisations" in capsys.readouterr().err
 
 
 def test_without_a_ledger_there_is_no_statement(tmp_path, capsys):

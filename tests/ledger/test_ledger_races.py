@@ -9,11 +9,13 @@ import threading
 import time
 from collections import Counter
 
+import pytest
 import sqlalchemy as sa
 
 from curbcut.ledger import access, budgets, holds, open_ledger, schema
 from curbcut.ledger.holds import Exhausted
 from ledger.accounts import caller, set_budget, standing, taken, uses, wanted
+from ledger.forked import forked, told
 
 DOLLAR, NICKEL = 10**9, 5 * 10**7
 SLICE = 4
@@ -38,22 +40,6 @@ def together(work, count):
     for thread in threads:
         thread.join()
     return faults
-
-
-def forked(work, count):
-    """Runs `work(number)` in so many processes, each with a ledger of its own; their exit codes."""
-    children = []
-    for number in range(count):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work(number)
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitpid(child, 0)[1] for child in children]
 
 
 def test_64_threads_against_the_last_dollar_overshoot_by_nothing(ledger):
@@ -123,43 +109,38 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def serve(url, secret, instant, tell):
+def answer(ledger, secret, tell, instant=None):
     """A server that answers one streamed request and one that is not, and dies on the way.
 
     What a client has received is told through a pipe, token by token.
     """
-    with open_ledger(url) as ledger:
-        ann, server = access.verify(ledger, secret), holds.open_server(ledger)
+    ann, server = access.verify(ledger, secret), holds.open_server(ledger)
+    if instant is not None:
         Killer(ledger, instant)
-        stream = holds.hold(ledger, server, wanted(ann, tokens=10, nanousd=100))
-        os.write(tell, f"held {stream}\n".encode())
-        for token in range(7):
-            if token % SLICE == 0:
-                ahead = min(token + SLICE, 10)
-                assert holds.cover_all(ledger, {stream: taken(ahead, 10 * ahead)}) == [None]
-            os.write(tell, f"token {stream}\n".encode())
-        holds.settle(ledger, stream, taken(7, 70, finish="stop"))
-        os.write(tell, f"ended {stream}\n".encode())
-        whole = holds.hold(ledger, server, wanted(ann, tokens=10, nanousd=100))
-        os.write(tell, f"held {whole}\n".encode())
-        holds.settle(ledger, whole, taken(5, 50, finish="stop"))
-        os.write(tell, f"answer {whole}\n".encode())
+    stream = holds.hold(ledger, server, wanted(ann, tokens=10, nanousd=100))
+    os.write(tell, f"held {stream}\n".encode())
+    for token in range(7):
+        if token % SLICE == 0:
+            ahead = min(token + SLICE, 10)
+            assert holds.cover_all(ledger, {stream: taken(ahead, 10 * ahead)}) == [None]
+        os.write(tell, f"token {stream}\n".encode())
+    holds.settle(ledger, stream, taken(7, 70, finish="stop"))
+    os.write(tell, f"ended {stream}\n".encode())
+    whole = holds.hold(ledger, server, wanted(ann, tokens=10, nanousd=100))
+    os.write(tell, f"held {whole}\n".encode())
+    holds.settle(ledger, whole, taken(5, 50, finish="stop"))
+    os.write(tell, f"answer {whole}\n".encode())
+
+
+def killed(ledger, secret, instant):
+    """What the client of a server saw that was killed at an instant: lines of words and holds."""
+    def work(tell):
+        answer(ledger, secret, tell, instant)
         os.kill(os.getpid(), signal.SIGKILL)
 
-
-def killed(url, secret, instant):
-    """What the client of a server saw that was killed at an instant: lines of words and holds."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(receiver)
-            serve(url, secret, instant, sender)
-        finally:
-            os._exit(1)
-    os.close(sender)
-    with os.fdopen(receiver) as told:
-        seen = [line.split() for line in told]
+    child, lines = told(work)
+    with lines:
+        seen = [line.split() for line in lines]
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     return seen
 
@@ -185,18 +166,23 @@ def check(ledger, seen):
     return used
 
 
-def test_killed_at_every_instant_nothing_is_free_and_nothing_is_charged_twice(url):
-    with open_ledger(url) as ledger:
-        secret = access.issue_key(ledger, "ann", actor="test")
-        set_budget(ledger, "organisation:default", DOLLAR)
-        set_budget(ledger, "project:default", DOLLAR, "tokens")
-    instants = range(0, LAST + 3) if "://" not in url else range(0, LAST + 3, 4)
-    ends, seen = Counter(), []  # no ledger is open here: none is to be carried through a fork
-    for instant in instants:
-        found = killed(url, secret, instant)
+@pytest.mark.parametrize("often", [pytest.param(1, marks=pytest.mark.soak), 4])
+def test_killed_at_every_instant_nothing_is_free_and_nothing_is_charged_twice(url, often):
+    ledger = open_ledger(url)
+    secret = access.issue_key(ledger, "ann", actor="test")
+    set_budget(ledger, "organisation:default", DOLLAR)
+    set_budget(ledger, "project:default", DOLLAR, "tokens")
+    # Answered whole once: the children inherit each statement, compiled, but no open connection.
+    with os.fdopen(os.memfd_create("told"), "r+") as lines:
+        answer(ledger, secret, lines.fileno())
+        ledger.close()
+        lines.seek(0)
+        seen = [line.split() for line in lines]
+    ends = Counter()
+    for instant in range(0, LAST + 3, often):
+        found = killed(ledger, secret, instant)
         ends[found[-1][0] if found else "nothing"] += 1
         seen += found
-    ledger = open_ledger(url)
     assert holds.reap(ledger, lease_seconds=-1) > 0
     orphans = check(ledger, seen)
     assert all(use.finish == "abandoned" for use in orphans.values()) and not orphans

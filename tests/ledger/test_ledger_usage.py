@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curbcut.errors import UnknownName
+from curbcut.errors import InputError, UnknownName
 from curbcut.ledger import open_ledger, schema, usage
 
 DAY = 86400.0
@@ -77,6 +77,23 @@ def test_uses_without_key_or_project_are_a_line_of_their_own(ledger):
     put(ledger, {"key": None, "key_id": None, "project": None, "organisation": None}, {})
     nobody, ann = usage.used(ledger)
     assert (nobody.key, nobody.project, ann.key) == (None, None, "ann")
+
+
+def test_figures_a_token_are_of_answers_and_of_what_is_known(ledger):
+    put(ledger, {"output_tokens": 4, "millijoules": 8000, "charged_nanousd": 2_000},
+        {"output_tokens": 96, "millijoules": None, "charged_nanousd": None})
+    [found] = usage.used(ledger, by=())
+    assert (found.joules_per_token, found.metered_tokens) == (2.0, 4)
+    assert found.usd_per_million == pytest.approx(0.5)
+    assert usage.Usage().joules_per_token is None
+
+
+def test_more_lines_than_can_be_told_are_refused(ledger, monkeypatch):
+    put(ledger, {"time": 0.0}, {"time": DAY}, {"time": 2 * DAY})
+    monkeypatch.setattr(usage, "MOST_LINES", 2)
+    with pytest.raises(InputError, match="longer stretches"):
+        usage.used(ledger, by=(), every_seconds=DAY)
+    assert [one.requests for one in usage.used(ledger, by=())] == [3]
 
 
 def test_another_grouping_is_refused(ledger):

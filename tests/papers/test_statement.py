@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from accounted import AFTER, BEFORE, IN_MARCH, KWH, MONTH, ledger_at, meter, use
 from curbcut.errors import InputError, UnknownName
 from curbcut.papers.statement import Line, as_csv, month_of, notes, rows, statement
-from curbcut.papers.statement_pdf import as_pdf
+from curbcut.papers.statement_pdf import as_pdf, shown_usd
 
 
 @pytest.fixture
@@ -149,9 +149,11 @@ def test_a_scope_that_is_not_there(ledger, scope):
 
 
 def test_figures_a_token_need_tokens():
-    line = Line(requests=1, charged_usd=2.0)
-    assert line.each(line.charged_usd) is None
-    assert replace(line, answer_tokens=4).each(2.0, 1e6) == 5e5
+    line = Line(requests=1, charged_usd=2.0, answer_tokens=4)
+    assert line.usd_per_million is None and line.joules_per_token is None
+    assert replace(line, charged_tokens=4).usd_per_million == 5e5
+    known = replace(line, kwh_measured=0.5, kwh_modelled=0.5, gco2e=3.0, metered_tokens=2)
+    assert (known.joules_per_token, known.gco2e_per_million) == (1.8e6, 1.5e6)
 
 
 class TestPdf:
@@ -174,3 +176,10 @@ class TestPdf:
         pytest.importorskip("reportlab", reason="reportlab is absent")
         empty = statement(ledger, "organisation:default", MONTH, now=AFTER)
         assert as_pdf(empty).count(b"/Type /Page\n") == 1 and len(rows(empty)) == 1
+
+
+@pytest.mark.parametrize(("usd", "like", "text"), [
+    (0.0, 0.01, "$0.000000"), (2.47e-7, 0.01, "<$0.000001"), (0.0004, 20.0, "<$0.01"),
+    (-3e-9, None, ">-$0.000001"), (0.5, None, "$0.5000"), (12.0, None, "$12.00")])
+def test_a_small_sum_is_not_nothing(usd, like, text):
+    assert shown_usd(usd, like) == text

@@ -71,6 +71,13 @@ def test_prices_that_are_not_known_say_so(tmp_path):
 @pytest.mark.parametrize(("body", "words"), [
     ({"unit": "nanousd", "amount": 5 * 10**9, "period": "month"}, "amount $5.00, period month"),
     ({"unit": "tokens", "amount": None, "period": "all"}, "unit tokens, ended, period all"),
+    ({"unit": "nanousd", "amount": None, "period": "day"}, "unit usd, ended, period day"),
+    ({"prompt_nanousd": 10**9, "prompt_millijoules": 3_600_000_000},
+     "prompt $1.00, prompt at most 1.00 kWh"),
+    ({"models": '["tiny", "lab"]', "requests_a_minute": 5, "weight": 1.0},
+     "models tiny lab, requests a minute 5, weight 1"),
+    ({"models": "[]", "told": {"institution": "a school"}},
+     "models none, told institution a school"),
     ({"expires": 1_800_000_000.0, "owner": ""}, "expires 2027-01-15 08:00:00"),
     ({"hash": "0123456789abcdef" * 4}, "hash 0123456789ab"), ({}, "key:0")])
 def test_bodies_of_the_audit_chain_are_words(body, words):

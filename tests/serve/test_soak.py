@@ -1,17 +1,29 @@
-"""A long load: many clients for a minute, some of whom leave, and nothing is left behind."""
+"""Long loads: many clients, some of whom leave, and minutes with keys, budgets and a ledger.
+Nothing is left behind.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import random
+import statistics
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 
 import psutil
 import pytest
 
+from curbcut.ledger import FILE_NAME, access, budgets, holds, open_ledger, schema
+from curbcut.ledger.prices import Price, set_price
+from curbcut.serve.bench.client import Client
+from curbcut.serve.engine.address import Address
 from curbcut.serve.server import serving
 
 SECONDS = 60.0
@@ -92,3 +104,106 @@ def test_a_thousand_streams_that_are_left_give_all_pages_back(folder):
         assert session.stats().requests == 1000
         assert_at_rest(session)
         assert session.stats().cancelled > 100
+
+
+MINUTES = float(os.environ.get("CURBCUT_SOAK_MINUTES", "10"))
+"""How long the load with keys holds on."""
+MOST_A_SECOND = float(os.environ.get("CURBCUT_SOAK_RATE", "40"))
+"""Requests a second at most, for machines that others use too."""
+
+
+@pytest.fixture
+def keyed(folder, tmp_path):
+    """A server in a process of its own, with a key under a budget: (address, process, ledger)."""
+    with open_ledger(tmp_path / FILE_NAME) as ledger:
+        access.create_project(ledger, "lab", actor="test")
+        secret = access.issue_key(ledger, "ann", project="lab", actor="test")
+        set_price(ledger, Price(model="tiny", prompt_nanousd=10**12, cached_nanousd=10**11,
+                                output_nanousd=2 * 10**12), actor="test")
+        budgets.set_budget(ledger, "project:lab", "nanousd", 10**16, actor="test")
+        budgets.set_budget(ledger, "organisation:default", "tokens", 10**12, period="month",
+                           actor="test")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "curbcut.cli.main", "serve", str(folder), "--port", "0",
+             "--name", "tiny", "--max-batch", "8", "--runs", str(tmp_path), "--json"],
+            stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            yield Address.of(url, secret), psutil.Process(process.pid), ledger
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+async def post(client, chance):
+    """The status of one streamed answer; 0 where it was cut."""
+    answer = await client.ask(client.request("/v1/completions", {
+        "model": "tiny", "prompt": "the " * chance.randint(1, 8), "stream": True,
+        "max_tokens": chance.randint(4, 32), "ignore_eos": True, "temperature": 0}), 60.0)
+    whole = answer.status != 200 or answer.events()[-1][1] == b"[DONE]"
+    return answer.status if whole and not answer.error else 0
+
+
+async def able(client, chance, users=8, seconds=5.0):
+    """Answers a second of `users` that always ask."""
+    end, answered = time.monotonic() + seconds, 0
+
+    async def user():
+        nonlocal answered
+        while time.monotonic() < end:
+            status = await post(client, chance)
+            answered += status == 200
+    await asyncio.gather(*(user() for _ in range(users)))
+    return answered / seconds
+
+
+async def pressed(client, chance, rate, seconds, process):
+    """`rate` requests a second by chance: statuses, and (bytes, open files) each second."""
+    found, seen, begin, due = [], [], time.monotonic(), 0.0
+    tasks = set()
+
+    async def one():
+        found.append(await post(client, chance))
+    while (due := due + chance.expovariate(rate)) < seconds:
+        await asyncio.sleep(begin + due - time.monotonic())
+        tasks.add(task := asyncio.ensure_future(one()))
+        task.add_done_callback(tasks.discard)
+        if len(seen) < due:
+            seen.append((process.memory_info().rss, process.num_fds()))
+    await asyncio.gather(*tasks)
+    return Counter(found), seen
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(MINUTES * 60 + 300)
+def test_minutes_with_keys_and_budgets_at_four_fifths_leave_all_as_it_was(keyed):
+    where, process, ledger = keyed
+    client, chance = Client(where), random.Random(0)
+
+    async def all_of_it():
+        rate = min(MOST_A_SECOND, 0.8 * await able(client, chance))
+        try:
+            return rate, await pressed(client, chance, rate, MINUTES * 60, process)
+        finally:
+            client.close()
+    rate, (statuses, seen) = asyncio.run(all_of_it())
+    patience = time.monotonic() + 30
+    while holds.live(ledger) and time.monotonic() < patience:
+        time.sleep(0.05)
+    part = max(1, len(seen) // 5)
+    early, late = (statistics.median(rss for rss, _ in some)
+                   for some in (seen[part:2 * part], seen[-part:]))
+    print(f"{rate:.1f} requests a second for {MINUTES:g} min: {dict(statuses)}; memory "
+          f"{early / 2**20:.1f} MiB, then {late / 2**20:.1f} MiB; at most "
+          f"{max(files for _, files in seen)} open files")
+    assert set(statuses) <= {200, 429} and statuses[200] > 0.9 * sum(statuses.values())
+    assert late - early < 8 * 2**20
+    assert holds.live(ledger) == 0
+    with ledger.reading() as connection:
+        uses = connection.execute(schema.uses.select()).all()
+    assert len(uses) == len({use.hold for use in uses}) >= statuses[200]
+    spent = {budget.scope: budget for budget in budgets.budgets(ledger)}
+    assert {budget.held for budget in spent.values()} == {0}
+    assert spent["project:lab"].spent == sum(use.charged_nanousd for use in uses)
+    assert spent["organisation:default"].spent == sum(
+        use.prompt_tokens + use.output_tokens for use in uses)

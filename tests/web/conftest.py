@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from chromium import Window, launched, served
 from curbcut.web.app import build
 from curbcut.web.site import Site
-from shown_runs import shown_folder
+from shown_runs import shown_folder, shown_run
 
 
 @pytest.fixture
@@ -63,6 +64,21 @@ def shown(tmp_path_factory):
         yield address, folder
         site.end()
     site.close()
+
+
+@pytest.fixture
+def added(shown):
+    """Adds a run to that folder, as `shown_run` has it; back when the pages know of it."""
+    address, folder = shown
+
+    def added(name, **how):
+        shown_run(folder, name, **how)
+        until = time.monotonic() + 60
+        while httpx.get(f"{address}/api/runs/{name}").status_code == 404:
+            assert time.monotonic() < until, f"{name} was not seen"
+            time.sleep(0.05)
+        return folder / name
+    return added
 
 
 @pytest.fixture

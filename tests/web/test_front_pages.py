@@ -11,7 +11,7 @@ import pytest
 from curbcut import units
 from curbcut.ledger.inbox import FOLDER
 from curbcut.report import tables
-from shown_runs import LONG_NAME, shown_run
+from shown_runs import LONG_NAME
 
 PAGES = {"/": "table.rows tbody tr", "/runs/steady": "#charts figure",
          "/compare": "#overlay figure", "/runs/diverged": "#charts figure",
@@ -93,7 +93,7 @@ def test_a_run_says_its_promises_first_and_reads_its_charts_aloud(window):
         assert Path(kept.value.path()).read_bytes().startswith(start)
     table = page.locator("figure", has_text="Training loss").get_by_text("As a table")
     table.click()
-    assert page.locator("figure.chart table td").count() > 100
+    page.locator("figure.chart table td").nth(100).wait_for(state="attached")
 
 
 def test_what_broke_is_seen_to_be_broken(window):
@@ -113,15 +113,14 @@ def test_an_unknown_run_and_an_empty_folder(window, browser, tmp_path):
     one.wrong = [said for said in one.wrong if "404" not in said]
 
 
-def test_what_is_new_comes_by_itself_and_alone(window, shown):
-    folder = shown[1]
-    shown_run(folder, "live-one", began=time.time() - 60, done=40, step_seconds=1.0)
+def test_what_is_new_comes_by_itself_and_alone(window, added):
+    run = added("live-one", began=time.time() - 60, done=40, step_seconds=1.0)
     one = window()
     page = one.open("/runs/live-one", "#charts figure")
     page.wait_for_selector("#live[data-state=live]")
     page.wait_for_timeout(300)
     with page.expect_response(lambda answer: "/api/series" in answer.url) as heard:
-        grow(folder / "live-one", 42)
+        grow(run, 42)
     assert "after=" in heard.value.url
     new = [series for series in heard.value.json()["series"] if series["x"]]
     assert new and all(len(series["x"]) <= 2 and series["append"] for series in new)
@@ -142,12 +141,12 @@ def grow(folder, step):
         file.write(json.dumps(line) + "\n")
 
 
-def test_a_damaged_record_is_told(window, shown):
-    shown_run(shown[1], "scratched", began=time.time() - 5000, done=40)
-    with next((shown[1] / "scratched" / FOLDER).glob("*.jsonl")).open("a") as file:
+def test_a_damaged_record_is_told(window, added):
+    run = added("scratched", began=time.time() - 5000, done=40)
+    with next((run / FOLDER).glob("*.jsonl")).open("a") as file:
         file.write("no line of ours\n")
     page = window().open("/runs/scratched", "#charts figure")
-    assert "1 line of its record cannot be read" in page.locator("#notes").inner_text()
+    page.wait_for_selector("#notes:has-text('1 line of its record cannot be read')")
 
 
 def test_the_theme_is_chosen_and_kept(window):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from starlette.testclient import TestClient
 
 import postgres
 from curbcut.web.app import build
 from curbcut.web.site import Site
 from recorded import Recording
-
-
-@pytest.fixture(scope="module")
-def url():
-    with postgres.server() as made:
-        yield made
 
 
 def answers(site, live):
@@ -39,8 +32,8 @@ def answers(site, live):
                 ask("/api/runs/over")["figures"], ask("/api/compare", run=["live", "over"])]
 
 
-def test_what_sqlite_says_postgresql_says(url, tmp_path):
-    said = []
+def test_what_sqlite_says_postgresql_says(postgres_server, tmp_path):
+    url, said = postgres.emptied(postgres_server), []
     for where in ("", url):
         runs = tmp_path / ("other" if where else "one") / "runs"
         runs.mkdir(parents=True)

@@ -174,7 +174,8 @@ def test_the_timeline_has_what_happened_but_no_steps_and_goes_on_from_a_cursor(a
         {one["kind"] for one in second["events"]} == {"trouble", "start", "note"}
 
 
-@pytest.mark.parametrize("cursor", ["%%%", "AAAA", "W10=", "eyJhIjoiYiJ9", "é"])
+@pytest.mark.parametrize("cursor", ["%%%", "AAAA", "W10=", "eyJhIjoiYiJ9", "é",
+                                    "eyJhIjogSW5maW5pdHl9"])
 def test_a_cursor_that_is_none_is_refused(ask, runs, cursor):
     Recording(runs, "live")
     assert ask("/api/runs/live/events", 400, after=cursor)["error"]["where"] == "after"

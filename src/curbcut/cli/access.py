@@ -184,18 +184,16 @@ def _set_budget(args: argparse.Namespace, ledger: Ledger) -> None:
     budgets.set_budget(ledger, said.scope(ledger, args.scope), unit, amount, period=args.period,
                        actor=actor())
     _show("budgets")(args, ledger)
+    if unit == "nanousd":
+        _tell_rates(args, args.amount)
 
 
 def _end_budget(args: argparse.Namespace, ledger: Ledger) -> None:
-    from curbcut.ledger import budgets, plain, said
+    from curbcut.ledger import budgets, said
 
-    scope, unit = said.scope(ledger, args.scope), said.unit(args.unit, "access budget end")
-    known = [(one.scope, one.unit, one.period) for one in budgets.budgets(ledger)]
-    if (scope, unit, args.period) not in known:
-        raise UnknownName("budget", f"{scope} {args.unit} --period {args.period}",
-                          [f"{where} {plain.NAMES[what]} --period {when}"
-                           for where, what, when in known], where="access budget end")
-    budgets.set_budget(ledger, scope, unit, None, period=args.period, actor=actor())
+    unit = said.unit(args.unit, "access budget end")
+    budgets.set_budget(ledger, said.scope(ledger, args.scope), unit, None, period=args.period,
+                       actor=actor())
     _show("budgets")(args, ledger)
 
 
@@ -217,6 +215,18 @@ def _set_price(args: argparse.Namespace, ledger: Ledger) -> None:
         output_nanousd=output, prompt_millijoules=energies[0], output_millijoules=energies[1],
         source=args.source), actor=actor())
     _show("prices")(args, ledger)
+    _tell_rates(args, args.prompt, args.output, *([args.cached] if args.cached else []))
+
+
+def _tell_rates(args: argparse.Namespace, *moneys: str) -> None:
+    """To people, at what rate money of another currency became the dollars that are kept."""
+    from curbcut.facts import currency
+    from curbcut.units import parse_money
+
+    for code in dict.fromkeys(parse_money(text).currency for text in moneys):
+        if code != "USD" and formats.chosen(args) == "text":
+            rate = currency.usd_per(code)
+            print(f"kept in dollars: 1 {code} is {rate.value:.4g} USD (rate of {rate.date})")
 
 
 def _set_licence(args: argparse.Namespace, ledger: Ledger) -> None:

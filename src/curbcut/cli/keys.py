@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,11 @@ def ledger_of(args: argparse.Namespace, *, create: bool) -> Ledger:
 
 
 def actor() -> str:
-    """Who is at the command line, for the audit chain."""
-    return f"cli:{getpass.getuser()}"
+    """Who is at the command line, for the audit chain: a container's user may have no name."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return f"cli:{os.getuid()}"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from curbcut.cli import budget, told
 from curbcut.errors import InputError
 from curbcut.ledger import FILE_NAME, kept_pairs
+from curbcut.plan.contracts import ANY
 from curbcut.plan.machines import is_here, ranks_here
 from curbcut.plan.resolve import resolve
 from curbcut.spec import Run, codec
@@ -189,7 +190,7 @@ def _given(args: argparse.Namespace, option: str) -> object:
     text = getattr(args, option)
     if text is None:
         return None
-    several = option in ("on", "zone", "contract") and (budget.ANY in text or "," in text)
+    several = option in ("on", "zone", "contract") and (ANY in text or "," in text)
     if several and option == "on" and args.search:
         return budget.names(args)[0]
     if several:

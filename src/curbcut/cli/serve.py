@@ -368,7 +368,8 @@ def _how(one: Served, stats: Stats | None) -> str:
 
 
 def _goodbye(stats: Stats) -> str:
-    said = [f"served {stats.finished} answers, {stats.answer_tokens} tokens"]
+    said = [f"served {stats.finished} answer{'' if stats.finished == 1 else 's'}, "
+            f"{stats.answer_tokens} tokens"]
     if stats.cached_tokens and stats.prompt_tokens:
         said.append(f"{stats.cached_tokens / stats.prompt_tokens:.0%} of prompt tokens remembered")
     if stats.drafted_tokens:

@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("month", nargs="?", metavar="MONTH",
                         help="as in 2026-11, of UTC (default: this one)")
     parser.add_argument("--organisation", metavar="NAME",
-                        help="of all its projects (default: the only one there is)")
+                        help="of all its projects (default: the only one that asked anything)")
     parser.add_argument("--project", metavar="NAME", help="of this project alone")
     parser.add_argument("--to", type=Path, metavar="FILE", action="append", default=[],
                         help="write it to FILE.pdf or FILE.csv; may be given for both")
@@ -83,9 +83,12 @@ def _scope(ledger: Ledger, args: argparse.Namespace) -> str:
         return f"project:{args.project}"
     if args.organisation:
         return f"organisation:{args.organisation}"
-    from curbcut.ledger import access
+    from curbcut.ledger import access, usage
 
+    # The first organisation is made with the ledger, and often nobody is in it.
     known = access.organisations(ledger)
+    asked = {one.organisation for one in usage.used(ledger, by=("organisation",))}
+    known = [name for name in known if name in asked] or known
     if len(known) != 1:
         raise InputError(f"there are {len(known)} organisations", where="statement",
                          mend=f"--organisation {' or '.join(known[:8])}")

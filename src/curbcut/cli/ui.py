@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-import threading
-import webbrowser
 
 from curbcut.cli.keys import add_ledger_options
 from curbcut.errors import EXIT_OK, InputError
@@ -31,6 +30,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Shows the pages until a signal; returns 0."""
+    from curbcut.web.opening import leading, open_in_browser
     from curbcut.web.server import show
     from curbcut.web.site import Site
 
@@ -39,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
                          mend="name a folder with --runs")
     site = Site(args.runs, args.ledger or "")
     site.ledger()  # one that cannot be used is said before anything listens
+    stack = contextlib.ExitStack()
 
     def ready(link: str) -> None:
         _greet(args, link)
         if args.open:
-            # A text browser would hold up the pages that it asks for.
-            threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+            open_in_browser(stack.enter_context(leading(link, args.runs)))
 
-    show(site, args.host, args.port, asked=not args.no_token, on_ready=ready)
+    with stack:
+        show(site, args.host, args.port, asked=not args.no_token, on_ready=ready)
     return EXIT_OK
 
 

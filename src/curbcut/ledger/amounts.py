@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 Unit = Literal["tokens", "nanousd", "millijoules"]
 UNITS: tuple[Unit, ...] = ("tokens", "nanousd", "millijoules")
+NAMES: Mapping[Unit, str] = {"tokens": "tokens", "nanousd": "usd", "millijoules": "kwh"}
+"""What people call what they count in."""
 NANO = 1_000_000_000
 MILLIJOULES_PER_KWH = 3_600_000_000
+MOST = 2**62
+"""Below it is what a budget may be: balances still fit a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +37,20 @@ class Amount:
         """Both together."""
         return Amount(**{unit: self.of(unit) + other.of(unit) for unit in UNITS})
 
-    def at_most(self, other: Amount) -> Amount:
-        """The smaller of each unit."""
-        return Amount(**{unit: min(self.of(unit), other.of(unit)) for unit in UNITS})
+
+@overload
+def usd(nanousd: int) -> float: ...
+@overload
+def usd(nanousd: int | None) -> float | None: ...
+def usd(nanousd: int | None) -> float | None:
+    """Nanodollars as dollars; what is not known stays None."""
+    return None if nanousd is None else nanousd / NANO
 
 
-def usd(nanousd: int) -> float:
-    """Nanodollars as dollars."""
-    return nanousd / NANO
-
-
-def kwh(millijoules: int) -> float:
-    """Millijoules as kWh."""
-    return millijoules / MILLIJOULES_PER_KWH
+@overload
+def kwh(millijoules: int) -> float: ...
+@overload
+def kwh(millijoules: int | None) -> float | None: ...
+def kwh(millijoules: int | None) -> float | None:
+    """Millijoules as kWh; what is not known stays None."""
+    return None if millijoules is None else millijoules / MILLIJOULES_PER_KWH

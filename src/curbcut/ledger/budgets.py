@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from curbcut.errors import InputError, UnknownName
 from curbcut.ledger import audit
 from curbcut.ledger import schema as tables
-from curbcut.ledger.amounts import UNITS, Unit
+from curbcut.ledger.amounts import MOST, NAMES, UNITS, Unit
 from curbcut.ledger.leases import clock
 from curbcut.ledger.periods import PERIODS, Period, start_of
 from curbcut.ledger.scopes import check_scope
@@ -45,14 +45,15 @@ def set_budget(ledger: Ledger, scope: str, unit: Unit, amount: int | None, *,
                period: Period = "all", actor: str) -> None:
     """From now on `scope` may take `amount` of `unit` in each `period`; None ends the budget.
 
-    What was used in this period already counts, and so does what is held. Raises InputError,
-    UnknownName.
+    What was used in this period already counts, and so does what is held. Raises InputError for
+    what is no budget, UnknownName for a scope that is not there, and for the end of a budget that
+    is not.
     """
     if unit not in UNITS:
         raise UnknownName("unit", unit, UNITS, where="budgets")
     if period not in PERIODS:
         raise UnknownName("period", period, PERIODS, where="budgets")
-    if amount is not None and not (isinstance(amount, int) and 0 <= amount < 2**62):
+    if amount is not None and not (isinstance(amount, int) and 0 <= amount < MOST):
         raise InputError(f"{amount} is no budget", where="budgets",
                          mend="give a whole number, 0 or more")
     row = tables.budgets.c
@@ -65,6 +66,10 @@ def set_budget(ledger: Ledger, scope: str, unit: Unit, amount: int | None, *,
                                                               period=period, amount=amount))
             if not ended.rowcount:
                 _open(connection, scope, unit, period)
+        elif not ended.rowcount:
+            there = connection.execute(sa.select(row.scope, row.unit, row.period)).all()
+            raise UnknownName("budget", f"{scope} {NAMES[unit]} {period}", [
+                f"{one.scope} {NAMES[one.unit]} {one.period}" for one in there], where="budgets")
         audit.append(connection, actor, "budget.set", scope,
                      {"unit": unit, "period": period, "amount": amount})
 
@@ -87,19 +92,29 @@ def budgeted(ledger: Ledger) -> frozenset[tuple[str, Unit]]:
 
 def read(connection: sa.Connection, scopes: Sequence[str], when: float) -> list[Budget]:
     """The same in a transaction of the caller's."""
-    budget, balance = tables.budgets.c, tables.balances.c
     starts = {period: start_of(period, when) for period in PERIODS}
-    now = sa.or_(*(sa.and_(balance.period == period, balance.start == start)
-                   for period, start in starts.items()))
-    query = sa.select(tables.budgets, balance.spent, balance.held).select_from(
-        tables.budgets.outerjoin(tables.balances, sa.and_(
-            budget.scope == balance.scope, budget.unit == balance.unit,
-            budget.period == balance.period, now)))
-    query = query.where(budget.scope.in_(scopes)) if scopes else query
-    found = connection.execute(query.order_by(budget.scope, budget.unit, budget.period))
+    query, values = (_OF_SCOPES, {"scopes": list(scopes)}) if scopes else (_ALL, {})
+    found = connection.execute(query, {**starts, **values})
     return [Budget(scope=row.scope, unit=row.unit, period=row.period, amount=row.amount,
                    start=starts[row.period], spent=row.spent or 0, held=row.held or 0)
             for row in found]
+
+
+def _query() -> sa.Select[Any]:
+    """All budgets with their balances in the periods that begin as `PERIODS` are bound to say."""
+    budget, balance = tables.budgets.c, tables.balances.c
+    now = sa.or_(*(sa.and_(balance.period == period, balance.start == sa.bindparam(period))
+                   for period in PERIODS))
+    return sa.select(tables.budgets, balance.spent, balance.held).select_from(
+        tables.budgets.outerjoin(tables.balances, sa.and_(
+            budget.scope == balance.scope, budget.unit == balance.unit,
+            budget.period == balance.period, now))).order_by(
+        budget.scope, budget.unit, budget.period)
+
+
+# Put together once: each request reads them.
+_ALL = _query()
+_OF_SCOPES = _ALL.where(tables.budgets.c.scope.in_(sa.bindparam("scopes", expanding=True)))
 
 
 def _open(connection: sa.Connection, scope: str, unit: Unit, period: Period) -> None:

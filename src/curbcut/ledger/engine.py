@@ -52,8 +52,8 @@ def _check_path(path: Path, create: bool) -> None:
                          mend="name a folder with --runs")
     if not path.exists() and not create:
         raise InputError("no ledger here yet", where=str(path),
-                         mend="`curbcut go` or `curbcut train` makes one; or name its folder with"
-                              " --runs")
+                         mend="`curbcut go`, `curbcut train` or `curbcut keys add` makes one; or "
+                              "name its folder with --runs")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

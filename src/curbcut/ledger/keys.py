@@ -20,7 +20,9 @@ from curbcut.errors import InputError
 LONGEST_WORDS = 500
 """Characters of what a person says of themselves."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_MODEL = re.compile(r"[a-z0-9._-]{1,64}(:[a-z0-9._-]{1,64})?")
+MODEL = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,63}(:[a-z0-9_-][a-z0-9._-]{0,63})?")
+"""Names of models as they are served; of an adapter, "model:adapter". They are only ever looked up,
+never joined to a path."""
 _SECRET = re.compile(r"ck-([0-9a-f]{8})-[A-Za-z0-9_-]{43}")
 
 
@@ -52,7 +54,7 @@ def check_name(name: str, what: str = "a key") -> str:
 
 def check_model(name: str, where: str) -> str:
     """`name` if a model, or an adapter ("model:adapter"), may have it; raises InputError."""
-    if not _MODEL.fullmatch(name):
+    if not MODEL.fullmatch(name):
         raise InputError(f"{name[:80]!r} cannot name a model", where=where,
                          mend="use up to 64 of a-z, 0-9, dot, dash and underscore")
     return name

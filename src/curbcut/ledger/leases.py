@@ -50,6 +50,13 @@ def end(ledger: Ledger, server: str) -> None:
                            .values(ended=clock(connection)))
 
 
+def alive(ledger: Ledger, now: float) -> int:
+    """How many servers hold a lease; `now` is seconds since 1970."""
+    with ledger.reading() as connection:
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(servers).where(
+            servers.c.ended.is_(None), servers.c.beat >= now - LEASE_SECONDS)) or 0)
+
+
 def dead(connection: sa.Connection, lease_seconds: float) -> sa.Select[Any]:
     """Ids of the servers whose lease has ended."""
     return sa.select(servers.c.id).where(sa.or_(

@@ -72,27 +72,18 @@ def record_meterings(ledger: Ledger, lines: Sequence[Metering]) -> None:
             connection.execute(meterings.insert(), [vars(line) for line in lines])
 
 
-def read_meterings(ledger: Ledger, start: float | None = None, end: float | None = None, *,
-                   model: str | None = None, server: str | None = None,
-                   limit: int = 100_000) -> list[Metering]:
-    """Lines that start from `start` on and before `end` (seconds since 1970), the oldest first."""
-    query = sa.select(meterings).where(*_chosen(start, end, model, server))
-    with ledger.reading() as connection:
-        found = connection.execute(query.order_by(meterings.c.start, meterings.c.id).limit(limit))
-        return [Metering(**{name: value for name, value in row._mapping.items() if name != "id"})
-                for row in found]
-
-
-def sum_meterings(ledger: Ledger, start: float | None = None, end: float | None = None, *,
-                  model: str | None = None, server: str | None = None) -> list[MeteringSum]:
-    """The same lines, added up by model, kind and basis."""
+def sum_meterings(ledger: Ledger, start: float | None = None,
+                  end: float | None = None) -> list[MeteringSum]:
+    """Lines that start from `start` on and before `end` (seconds since 1970), added up by model,
+    kind and basis.
+    """
     row = meterings.c
     group = (row.model, row.kind, row.basis)
     counted = (sa.func.count().label("lines"),
                *(sa.func.sum(row[name]).label(name)
                  for name in ("seconds", "millijoules", "cost_nanousd", "kgco2e")),
                sa.func.count(row.millijoules).label("with_millijoules"))
-    query = sa.select(*group, *counted).where(*_chosen(start, end, model, server))
+    query = sa.select(*group, *counted).where(*_chosen(start, end))
     with ledger.reading() as connection:
         return [MeteringSum(
             model=line.model, kind=line.kind, basis=line.basis, lines=line.lines,
@@ -104,7 +95,7 @@ def sum_meterings(ledger: Ledger, start: float | None = None, end: float | None 
 
 def sources(ledger: Ledger, start: float | None = None, end: float | None = None) -> list[str]:
     """How the figures of the same lines are known, each way once, in the order of the alphabet."""
-    query = sa.select(meterings.c.source).distinct().where(*_chosen(start, end, None, None))
+    query = sa.select(meterings.c.source).distinct().where(*_chosen(start, end))
     with ledger.reading() as connection:
         return list(connection.scalars(query.order_by(meterings.c.source)))
 
@@ -114,16 +105,10 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _chosen(start: float | None, end: float | None, model: str | None,
-            server: str | None) -> list[Any]:
-    row = meterings.c
+def _chosen(start: float | None, end: float | None) -> list[sa.ColumnElement[bool]]:
     tests = []
     if start is not None:
-        tests.append(row.start >= start)
+        tests.append(meterings.c.start >= start)
     if end is not None:
-        tests.append(row.start < end)
-    if model is not None:
-        tests.append(row.model == model)
-    if server is not None:
-        tests.append(row.server == server)
+        tests.append(meterings.c.start < end)
     return tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -21,6 +22,14 @@ _ROW = tables.balances.c
 _MOVE = sa.update(tables.balances).where(
     *(_ROW[name] == sa.bindparam(f"at_{name}") for name in ("scope", "unit", "period", "start"))
 ).values(held=_ROW.held + sa.bindparam("more_held"), spent=_ROW.spent + sa.bindparam("more_spent"))
+
+
+_IDS = sa.bindparam("ids", expanding=True)
+# Statements are put together once: that takes longer than many of them run.
+_HOLDS = sa.select(tables.holds).where(tables.holds.c.id.in_(_IDS))
+_LINES = sa.select(tables.hold_lines).where(tables.hold_lines.c.hold.in_(_IDS))
+_FORGET = (sa.delete(tables.hold_lines).where(tables.hold_lines.c.hold.in_(_IDS)),
+           sa.delete(tables.holds).where(tables.holds.c.id.in_(_IDS)))
 
 
 class Place(NamedTuple):
@@ -55,23 +64,29 @@ class Moves:
 
     def write(self, connection: sa.Connection) -> None:
         """Writes all of it."""
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         if self._lines:  # what is taken may be the first of its balance
-            new = insert(tables.balances)
-            connection.execute(new.on_conflict_do_update(
-                index_elements=list(Place._fields),
-                set_={"held": tables.balances.c.held + new.excluded.held}), [
-                {**place._asdict(), "spent": 0, "held": held}
-                for place, held in self.held.items()])
-            line = insert(tables.hold_lines)
-            connection.execute(line.on_conflict_do_update(
-                index_elements=["hold", "scope", "unit", "period"],
-                set_={"amount": tables.hold_lines.c.amount + line.excluded.amount}), self._lines)
+            balances, lines = _takes(connection.dialect.name)
+            connection.execute(balances, [{**place._asdict(), "spent": 0, "held": held}
+                                          for place, held in self.held.items()])
+            connection.execute(lines, self._lines)
         elif self.held:
             connection.execute(_MOVE, [
                 {**{f"at_{name}": value for name, value in place._asdict().items()},
                  "more_held": held, "more_spent": self.spent[place]}
                 for place, held in self.held.items()])
+
+
+@cache
+def _takes(dialect: str) -> tuple[sa.Insert, sa.Insert]:
+    """What adds to balances and to lines of holds, whether they are there or not."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    new, line = insert(tables.balances), insert(tables.hold_lines)
+    return (new.on_conflict_do_update(
+                index_elements=list(Place._fields),
+                set_={"held": tables.balances.c.held + new.excluded.held}),
+            line.on_conflict_do_update(
+                index_elements=["hold", "scope", "unit", "period"],
+                set_={"amount": tables.hold_lines.c.amount + line.excluded.amount}))
 
 
 def place_of(budget: Budget) -> Place:
@@ -81,15 +96,13 @@ def place_of(budget: Budget) -> Place:
 
 def holds(connection: sa.Connection, ids: Sequence[str]) -> list[Any]:
     """The rows of those that are there."""
-    return [row for some in _parts(ids) for row in connection.execute(
-        sa.select(tables.holds).where(tables.holds.c.id.in_(some)))]
+    return [row for some in _parts(ids) for row in connection.execute(_HOLDS, {"ids": some})]
 
 
 def lines_of(connection: sa.Connection, ids: Sequence[str]) -> Iterator[tuple[str, Place, int]]:
     """Hold, place and amount of each line of these holds."""
     for some in _parts(ids):
-        for line in connection.execute(sa.select(tables.hold_lines).where(
-                tables.hold_lines.c.hold.in_(some))).all():
+        for line in connection.execute(_LINES, {"ids": some}).all():
             yield (line.hold, Place(line.scope, line.unit, line.period, line.start), line.amount)
 
 
@@ -118,18 +131,22 @@ def spend(connection: sa.Connection, place: Place, more: int) -> None:
 def update_holds(connection: sa.Connection, values: Sequence[dict[str, Any]]) -> None:
     """Sets columns of holds; each of `values` has the same ones, and `of`, the id."""
     if values:
-        names = [name for name in values[0] if name != "of"]
-        connection.execute(
-            sa.update(tables.holds).where(tables.holds.c.id == sa.bindparam("of"))
-            .values({name: sa.bindparam(f"new_{name}") for name in names}),
-            [{"of": one["of"], **{f"new_{name}": one[name] for name in names}} for one in values])
+        names = tuple(name for name in values[0] if name != "of")
+        connection.execute(_setting(names), [
+            {"of": one["of"], **{f"new_{name}": one[name] for name in names}} for one in values])
+
+
+@cache
+def _setting(names: tuple[str, ...]) -> sa.Update:
+    return sa.update(tables.holds).where(tables.holds.c.id == sa.bindparam("of")).values(
+        {name: sa.bindparam(f"new_{name}") for name in names})
 
 
 def forget(connection: sa.Connection, ids: Sequence[str]) -> None:
     """Takes out holds that have come to their end."""
     for some in _parts(ids):
-        connection.execute(sa.delete(tables.hold_lines).where(tables.hold_lines.c.hold.in_(some)))
-        connection.execute(sa.delete(tables.holds).where(tables.holds.c.id.in_(some)))
+        for statement in _FORGET:
+            connection.execute(statement, {"ids": some})
 
 
 def scopes_of(connection: sa.Connection, hold: Any) -> tuple[str, ...]:

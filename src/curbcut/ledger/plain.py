@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from curbcut.ledger.access import Allowance
-from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO, Unit
+from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NAMES, NANO, Unit, kwh, usd
 from curbcut.ledger.budgets import Budget
 from curbcut.ledger.keys import KeptKey
 from curbcut.ledger.licences import Licence
 from curbcut.ledger.prices import Price
-from curbcut.ledger.said import CALLED
 from curbcut.ledger.usage import Usage
 
 EACH: Mapping[Unit, int] = {"tokens": 1, "nanousd": NANO, "millijoules": MILLIJOULES_PER_KWH}
 """Of what is counted, in one of what is said."""
-NAMES: Mapping[Unit, str] = {unit: name for name, unit in CALLED.items()}
-"""What people call the units."""
 
 
 def state(key: KeptKey, now: float) -> str:
@@ -53,10 +50,10 @@ def budget(budget: Budget) -> dict[str, Any]:
 
 def price(price: Price) -> dict[str, Any]:
     """What a million tokens cost in dollars, and take at most in kWh (None: not known)."""
-    return {"model": price.model, "prompt_usd": price.prompt_nanousd / NANO,
-            "cached_usd": price.cached_nanousd / NANO, "output_usd": price.output_nanousd / NANO,
-            "prompt_kwh": _kwh(price.prompt_millijoules),
-            "output_kwh": _kwh(price.output_millijoules), "basis": price.basis,
+    return {"model": price.model, "prompt_usd": usd(price.prompt_nanousd),
+            "cached_usd": usd(price.cached_nanousd), "output_usd": usd(price.output_nanousd),
+            "prompt_kwh": kwh(price.prompt_millijoules),
+            "output_kwh": kwh(price.output_millijoules), "basis": price.basis,
             "source": price.source}
 
 
@@ -70,14 +67,6 @@ def usage(usage: Usage) -> dict[str, Any]:
     """What was used, in dollars and kWh; None where nothing of it is known."""
     kept = {name: value for name, value in vars(usage).items()
             if name not in ("charged_nanousd", "cost_nanousd", "millijoules", "by_basis")}
-    return {**kept, "charged_usd": _usd(usage.charged_nanousd),
-            "cost_usd": _usd(usage.cost_nanousd), "kwh": _kwh(usage.millijoules),
-            "kwh_by_basis": {basis: _kwh(value) for basis, value in usage.by_basis.items()}}
-
-
-def _usd(nanousd: int | None) -> float | None:
-    return None if nanousd is None else nanousd / NANO
-
-
-def _kwh(millijoules: int | None) -> float | None:
-    return None if millijoules is None else millijoules / MILLIJOULES_PER_KWH
+    return {**kept, "charged_usd": usd(usage.charged_nanousd),
+            "cost_usd": usd(usage.cost_nanousd), "kwh": kwh(usage.millijoules),
+            "kwh_by_basis": {basis: kwh(value) for basis, value in usage.by_basis.items()}}

@@ -15,19 +15,18 @@ from curbcut import units
 from curbcut.errors import InputError, UnknownName
 from curbcut.facts import currency
 from curbcut.ledger import access
-from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO, Unit, kwh, usd
+from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, MOST, NAMES, NANO, Unit, kwh, usd
+from curbcut.ledger.keys import check_model
 from curbcut.ledger.scopes import KINDS
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
 
-CALLED: Mapping[str, Unit] = {"tokens": "tokens", "usd": "nanousd", "kwh": "millijoules"}
+CALLED: Mapping[str, Unit] = {name: unit for unit, name in NAMES.items()}
 """What people call the units of budgets."""
-MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(:[a-z0-9][a-z0-9._-]{0,63})?")
-"""Names of models where they are served; of an adapter, "model:adapter"."""
+LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
+"""The year 9999: later than any key ends."""
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
-_MOST = 2**62
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 def amount(text: str, where: str = "") -> tuple[Unit, int]:
@@ -110,11 +109,7 @@ def scope(ledger: Ledger, text: str) -> str:
 
 def model(text: str, where: str = "the model") -> str:
     """The name of a model, or of an adapter of one ("model:adapter"); raises InputError."""
-    found = text.strip()
-    if not MODEL.fullmatch(found):
-        raise InputError(f"{text!r} cannot name a model", where=where,
-                         mend="name it as it is served: a-z, 0-9, dot, dash and underscore")
-    return found
+    return check_model(text.strip(), where)
 
 
 def moment(text: str, now: float, where: str = "") -> float:
@@ -124,6 +119,10 @@ def moment(text: str, now: float, where: str = "") -> float:
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:
+        if not re.match(r"\s*[+-]?[\d.]", text):
+            raise InputError(f"{text!r} is no time", where=where,
+                             mend="write how long, like '30 d', or a day, like 2027-01-31"
+                             ) from None
         seconds = units.parse(text, "seconds", where)
         units.finite(seconds, where, above=0, said=text)
         return _before_the_last(now + seconds, text, where)
@@ -135,7 +134,7 @@ def moment(text: str, now: float, where: str = "") -> float:
 
 
 def _before_the_last(found: float, text: str, where: str) -> float:
-    if found >= _LATEST:
+    if found >= LATEST:
         raise InputError(f"{text!r} is beyond the year 9999", where=where,
                          mend="leave it out for no end")
     return found
@@ -144,7 +143,7 @@ def _before_the_last(found: float, text: str, where: str) -> float:
 def _whole(value: float, text: str, where: str) -> int:
     units.finite(value, where, at_least=0, said=text)
     found = round(value)
-    if found >= _MOST:
+    if found >= MOST:
         raise InputError(f"{text!r} is more than can be counted", where=where,
                          mend="give less")
     if value > 0 and found < 1:

@@ -71,6 +71,7 @@ class Ledger:
             self._writer = self._writer.execution_options(isolation_level="READ COMMITTED")
         # Threads of one process wait here: a database lets those who wait for it sleep for long.
         self._turn = threading.Lock()
+        self._mine = threading.local()
         # A file by its path, as the person knows it; a server by its URL without the password.
         local = engine.url.get_backend_name() == "sqlite" and engine.url.database
         self.where = local or engine.url.render_as_string(hide_password=True)
@@ -95,15 +96,21 @@ class Ledger:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes, whole or not at all; it waits for its turn at once, and nobody
-        else writes until its end.
+        else writes until its end. One inside another of the same thread is part of it.
         """
+        outer: sa.Connection | None = getattr(self._mine, "connection", None)
+        if outer is not None:
+            yield outer
+            return
         if not self._turn.acquire(timeout=2 * BUSY_SECONDS):
             raise CurbcutError(f"other threads held the ledger for {2 * BUSY_SECONDS} s",
                                where=str(self.where), mend="do the same again")
         try:
             with faults(self.where), self._writer.begin() as connection:
+                self._mine.connection = connection
                 yield connection
         finally:
+            self._mine.connection = None
             self._turn.release()
 
     # Runs and their accounts

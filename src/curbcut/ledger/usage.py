@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from curbcut.errors import UnknownName
+from curbcut.errors import InputError, UnknownName
+from curbcut.ledger.amounts import usd
+from curbcut.ledger.prices import MILLION
 from curbcut.ledger.schema import uses
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 By = Literal["organisation", "project", "key", "model"]
 BY: tuple[By, ...] = get_args(By)
+MOST_LINES = 100_000
+"""Of one answer: years by the minute are refused, before they fill the memory."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "organisation": ("organisation",), "project": ("project",), "key": ("key_id", "key"),
     "model": ("model",)}
@@ -28,6 +32,8 @@ _ADDED = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds", "engine_
           "charged_nanousd", "cost_nanousd", "millijoules")
 _FRACTIONS = ("seconds", "engine_seconds")
 _KNOWN = {"uncharged": "charged_nanousd", "uncosted": "cost_nanousd", "unmetered": "millijoules"}
+_ANSWERED = {"charged_tokens": "charged_nanousd", "costed_tokens": "cost_nanousd",
+             "metered_tokens": "millijoules"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,11 @@ class Usage:
     """Requests without a charge; `uncosted`, `unmetered`: without a cost, without joules."""
     uncosted: int = 0
     unmetered: int = 0
+    charged_tokens: int = 0
+    """Answer tokens of the requests whose charge is known: what is told a token is of these alone;
+    `costed_tokens`, `metered_tokens`: whose cost, whose joules are."""
+    costed_tokens: int = 0
+    metered_tokens: int = 0
     abandoned: int = 0
     """Requests whose server died; what was delivered of them is charged."""
     first: float = 0.0
@@ -72,6 +83,26 @@ class Usage:
         """All tokens."""
         return self.prompt_tokens + self.output_tokens
 
+    @property
+    def joules_per_token(self) -> float | None:
+        """Of an answer, its prompt's share in it; None where it is not known."""
+        return each(self.millijoules, 1000 * self.metered_tokens)
+
+    @property
+    def usd_per_million(self) -> float | None:
+        """Charged for a million tokens of answers, their prompts in it; None where not known."""
+        return each(usd(self.charged_nanousd), self.charged_tokens / MILLION)
+
+    @property
+    def cost_per_million(self) -> float | None:
+        """The same of the cost."""
+        return each(usd(self.cost_nanousd), self.costed_tokens / MILLION)
+
+
+def each(figure: float | None, of: float) -> float | None:
+    """`figure` over what it is of; None where either is not known, or nothing."""
+    return None if figure is None or not of else figure / of
+
 
 def used(ledger: Ledger, start: float | None = None, end: float | None = None, *,
          by: Sequence[By] = BY, every_seconds: float | None = None,
@@ -80,7 +111,8 @@ def used(ledger: Ledger, start: float | None = None, end: float | None = None, *
     """What was used from `start` on and before `end` (seconds since 1970), a line a group of `by`
     (none: one line of all, if there is any use) and, with `every_seconds`, a stretch of time.
 
-    The last four narrow it. Ordered by the groups. Raises UnknownName for another grouping.
+    The last four narrow it. Ordered by the groups. Raises UnknownName for another grouping,
+    InputError for more than `MOST_LINES` lines.
     """
     for name in by:
         if name not in BY:
@@ -93,7 +125,10 @@ def used(ledger: Ledger, start: float | None = None, end: float | None = None, *
                               if value is not None))
         query = query if start is None else query.where(uses.c.time >= start)
         query = query if end is None else query.where(uses.c.time < end)
-        found = [dict(row._mapping) for row in connection.execute(query)]
+        found = [dict(row._mapping) for row in connection.execute(query.limit(MOST_LINES + 1))]
+    if len(found) > MOST_LINES:
+        raise InputError(f"these are more than {MOST_LINES} lines", where="usage",
+                         mend="ask for less time, longer stretches, or fewer groups")
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in found:
         groups.setdefault(tuple(row[name] for name in (*names, "start")), []).append(row)
@@ -113,6 +148,8 @@ def _query(connection: sa.Connection, names: Sequence[str], every: float | None)
         stretch = sa.cast(cut, sa.BigInteger)
     group = [*(uses.c[name] for name in names), uses.c.energy_basis]
     known = [sa.func.count(uses.c[column]).label(name) for name, column in _KNOWN.items()]
+    known += [sa.func.sum(sa.case((uses.c[column].is_not(None), uses.c.output_tokens), else_=0))
+              .label(name) for name, column in _ANSWERED.items()]
     died = sa.func.sum(sa.case((uses.c.finish == "abandoned", 1), else_=0)).label("abandoned")
     query = sa.select(
         *group, stretch.label("start"), sa.func.count().label("requests"),
@@ -130,11 +167,12 @@ def _usage(group: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
         sums[name] = total if total is None or name in _FRACTIONS else int(total)
     requests = sum(row["requests"] for row in rows)
     lacking = {name: requests - sum(row[name] for row in rows) for name in _KNOWN}
+    answered: dict[str, Any] = {name: sum(int(row[name]) for row in rows) for name in _ANSWERED}
     bases: dict[str, int] = {}
     for row in rows:
         if row["millijoules"] is not None:
             bases[row["energy_basis"]] = int(row["millijoules"])
     start = None if every is None else group["start"] * every
-    return Usage(**{**group, "start": start}, **sums, **lacking, requests=requests, by_basis=bases,
-                 abandoned=sum(int(row["abandoned"]) for row in rows),
+    return Usage(**{**group, "start": start}, **sums, **lacking, **answered, requests=requests,
+                 by_basis=bases, abandoned=sum(int(row["abandoned"]) for row in rows),
                  first=min(row["first"] for row in rows), last=max(row["last"] for row in rows))

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import InputError, UnknownName
-from curbcut.ledger.amounts import kwh, usd
+from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, kwh, usd
 
 if TYPE_CHECKING:
     from curbcut.ledger.audit import Verdict
@@ -56,16 +56,36 @@ class Line:
     """Requests without a charge; `uncosted`, `unmetered`: without a cost, without energy."""
     uncosted: int = 0
     unmetered: int = 0
+    charged_tokens: int = 0
+    """Answer tokens of the requests whose charge is known; `costed_tokens`, `metered_tokens`: whose
+    cost, whose energy is."""
+    costed_tokens: int = 0
+    metered_tokens: int = 0
 
     @property
     def kwh(self) -> float | None:
         """Measured and modelled together."""
         return _sum((self.kwh_measured, self.kwh_modelled))
 
-    def each(self, figure: float | None, times: float = 1.0) -> float | None:
-        """A figure over the answers' tokens."""
-        return figure * times / self.answer_tokens if (
-            figure is not None and self.answer_tokens) else None
+    @property
+    def joules_per_token(self) -> float | None:
+        """Of an answer, its prompt's share in it, as `ledger.usage` has it."""
+        return _each(self.kwh, self.metered_tokens, MILLIJOULES_PER_KWH / 1000)
+
+    @property
+    def usd_per_million(self) -> float | None:
+        """Charged for a million tokens of answers."""
+        return _each(self.charged_usd, self.charged_tokens)
+
+    @property
+    def cost_per_million(self) -> float | None:
+        """The cost of a million tokens of answers."""
+        return _each(self.cost_usd, self.costed_tokens)
+
+    @property
+    def gco2e_per_million(self) -> float | None:
+        """Of a million tokens of answers."""
+        return _each(self.gco2e, self.metered_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +287,13 @@ def _line(one: Usage, carbon: Mapping[str, float]) -> Line:
         project=one.project or "", key=one.key or "", key_id=one.key_id or "", model=model,
         requests=one.requests, prompt_tokens=one.prompt_tokens, cached_tokens=one.cached_tokens,
         answer_tokens=one.output_tokens, engine_seconds=one.engine_seconds,
-        charged_usd=None if one.charged_nanousd is None else usd(one.charged_nanousd),
-        cost_usd=None if one.cost_nanousd is None else usd(one.cost_nanousd),
-        kwh_measured=None if counted is None else kwh(counted),
+        charged_usd=usd(one.charged_nanousd), cost_usd=usd(one.cost_nanousd),
+        kwh_measured=kwh(counted),
         kwh_modelled=kwh(sum(rest)) if rest else None,
         gco2e=None if each is None or one.millijoules is None else each * one.millijoules,
-        uncharged=one.uncharged, uncosted=one.uncosted, unmetered=one.unmetered)
+        uncharged=one.uncharged, uncosted=one.uncosted, unmetered=one.unmetered,
+        charged_tokens=one.charged_tokens, costed_tokens=one.costed_tokens,
+        metered_tokens=one.metered_tokens)
 
 
 def _together(lines: Iterable[Line], model: str = "") -> Line:
@@ -295,12 +316,16 @@ def _parts(sums: Sequence[MeteringSum]) -> tuple[Part, ...]:
             carbon = _sum(one.kgco2e for one in mine)
             found.append(Part(
                 kind=kind, seconds=sum(one.seconds for one in mine),
-                kwh=_sum(None if one.millijoules is None else kwh(one.millijoules)
-                         for one in mine),
-                usd=_sum(None if one.cost_nanousd is None else usd(one.cost_nanousd)
-                         for one in mine),
+                kwh=_sum(kwh(one.millijoules) for one in mine),
+                usd=_sum(usd(one.cost_nanousd) for one in mine),
                 gco2e=None if carbon is None else carbon * 1000))
     return tuple(found)
+
+
+def _each(figure: float | None, tokens: int, times: float = 1e6) -> float | None:
+    from curbcut.ledger.usage import each
+
+    return each(None if figure is None else figure * times, tokens)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -92,7 +92,7 @@ def _summary(found: Statement, style: dict[str, Any]) -> Any:
     if not total.requests:  # then nothing is known, and nothing was missed
         energy, charged, carbon = ("none",) * 3
     else:
-        charged, carbon = _usd(total.charged_usd), _gco2e(total.gco2e)
+        charged, carbon = shown_usd(total.charged_usd), _gco2e(total.gco2e)
     figures = [("Requests", f"{total.requests:,}"), ("Tokens", units.show(tokens, "count")),
                ("Charged", charged), (f"Energy, {_basis(total)}", energy),
                ("Carbon", carbon)]
@@ -120,7 +120,7 @@ def _uses(found: Statement, style: dict[str, Any]) -> list[Any]:
     if not rows:
         return [_text("Nothing was asked in this time.", style["body"])]
     rows.append(["Total", "", *_figures(total, total)])
-    shares = [2.1, 1.7, 0.95, 0.8, 0.8, 0.8, 1.05, 1.05, 1.15, 1.25]
+    shares = [1.9, 1.6, 0.95, 0.8, 0.75, 0.8, 1.15, 1.15, 1.05, 1.5]
     star = [_text("* modelled, or in part", style["soft"])] * (total.kwh_modelled is not None)
     return [_ruled(head, rows, shares, style, left=2, total=True), *star]
 
@@ -134,7 +134,7 @@ def _figures(line: Line, total: Line) -> list[str]:
     mark = "" if line.kwh_modelled is None else "*"
     return [f"{line.requests:,}", *(units.show(count, "count") for count in (
         line.prompt_tokens, line.cached_tokens, line.answer_tokens)),
-        _usd(line.charged_usd, total.charged_usd), _usd(line.cost_usd, total.cost_usd),
+        shown_usd(line.charged_usd, total.charged_usd), shown_usd(line.cost_usd, total.cost_usd),
         energy + mark, _gco2e(line.gco2e, total.gco2e)]
 
 
@@ -143,18 +143,18 @@ def _models(found: Statement, style: dict[str, Any]) -> list[Any]:
             "Carbon a million"]
     rows = []
     for line in found.by_model:
-        joules = line.each(line.kwh, 3.6e6)
+        joules = line.joules_per_token
         mark = "" if line.kwh_modelled is None else "*"
         rows.append([line.model, UNMEASURED if joules is None
                      else units.show(joules, "joules") + mark,
-                     _usd(line.each(line.charged_usd, 1e6)), _usd(line.each(line.cost_usd, 1e6)),
-                     _gco2e(line.each(line.gco2e, 1e6))])
+                     shown_usd(line.usd_per_million), shown_usd(line.cost_per_million),
+                     _gco2e(line.gco2e_per_million)])
     below = [_text("Their prompts' share is in it.", style["soft"])]
     return [_ruled(head, rows, [1.6, 1, 1, 1, 1], style), *below] if rows else []
 
 
 def _prices(found: Statement, style: dict[str, Any]) -> list[Any]:
-    rows = [[one.model, *(_usd(usd(value)) for value in (
+    rows = [[one.model, *(shown_usd(usd(value)) for value in (
         one.prompt_nanousd, one.cached_nanousd, one.output_nanousd)), one.basis]
         for one in found.prices]
     return [_ruled(["Model", "Prompt", "Prompt that was kept", "Answer", "Basis"], rows,
@@ -164,7 +164,7 @@ def _prices(found: Statement, style: dict[str, Any]) -> list[Any]:
 def _budgets(found: Statement, style: dict[str, Any]) -> list[Any]:
     shown: dict[str, Callable[[int, int], str]] = {
         "tokens": lambda value, _like: f"{units.show(value, 'count')} tokens",
-        "nanousd": lambda value, like: _usd(usd(value), usd(like)),
+        "nanousd": lambda value, like: shown_usd(usd(value), usd(like)),
         "millijoules": lambda value, like: units.show(kwh(value), "kwh", kwh(like))}
     names = {line.key_id: f"key {line.key}" for line in found.lines}
     rows = []
@@ -184,7 +184,8 @@ def _machines(found: Statement, style: dict[str, Any]) -> list[Any]:
         for name in ("kwh", "usd", "gco2e"))
     rows = [[KINDS[part.kind], units.show(part.seconds, "seconds") if part.seconds > 0 else "",
              UNMEASURED if part.kwh is None else units.show(part.kwh, "kwh", kwh_like),
-             _usd(part.usd, usd_like), _gco2e(part.gco2e, carbon_like)] for part in found.parts]
+             shown_usd(part.usd, usd_like), _gco2e(part.gco2e, carbon_like)]
+            for part in found.parts]
     share = found.idle_share
     idle = [] if share is None else [
         _text(f"Idle: {share:.0%} of the machines' energy. It is charged to nobody.",
@@ -286,12 +287,14 @@ def _colour(code: str) -> Any:
     return HexColor(code)
 
 
-def _usd(value: float | None, like: float | None = None) -> str:
+def shown_usd(value: float | None, like: float | None = None) -> str:
     """Dollars, with as many digits as `like` (the column's sum) needs to show its parts."""
     if value is None:
         return UNKNOWN
     size = abs(value if like is None else like)
     digits = 2 if size >= 10 else 4 if size >= 0.1 else 6
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{'>-' if value < 0 else '<'}${10**-digits:.{digits}f}"
     return f"{'-' if value < 0 else ''}${abs(value):,.{digits}f}"
 
 

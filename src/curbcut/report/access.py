@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from curbcut.ledger import budgets as ledger_budgets
 from curbcut.ledger import licences as ledger_licences
 from curbcut.ledger import prices as ledger_prices
 from curbcut.ledger.access import Allowance, Project
-from curbcut.ledger.amounts import UNITS, Unit, kwh, usd
+from curbcut.ledger.amounts import NAMES, UNITS, Unit, kwh, usd
 from curbcut.ledger.audit import Entry
 from curbcut.ledger.budgets import Budget
 from curbcut.ledger.keys import KeptKey
@@ -89,7 +90,7 @@ def budgets(found: Sequence[Budget], names: Mapping[str, str]) -> Table:
     id.
     """
     rows: list[Sequence[Value]] = [
-        (_scope(one.scope, names), plain.NAMES[one.unit],
+        (_scope(one.scope, names), NAMES[one.unit],
          *(_amount(one.unit, value) for value in (one.amount, one.spent, one.held, one.left)),
          Cell(_EVERY[one.period], plain=one.period)) for one in found]
     return Table("Budgets", (
@@ -102,7 +103,7 @@ def prices(found: Mapping[str, Price]) -> Table:
     """What a million tokens cost, and take at most."""
     rows: list[Sequence[Value]] = [
         (name, usd(one.prompt_nanousd), usd(one.cached_nanousd), usd(one.output_nanousd),
-         _kwh(one.prompt_millijoules), _kwh(one.output_millijoules), one.basis, one.source)
+         kwh(one.prompt_millijoules), kwh(one.output_millijoules), one.basis, one.source)
         for name, one in sorted(found.items())]
     return Table("Prices of a million tokens", (
         Column("model", wrap=True, least=12), Column("prompt", unit="usd"),
@@ -123,7 +124,7 @@ def licences(found: Sequence[Licence]) -> Table:
 def audit(found: Sequence[Entry]) -> Table:
     """Rows of the audit chain."""
     rows: list[Sequence[Value]] = [
-        (str(one.sequence), _moment(one.time), one.actor, one.action, one.subject, _told(one.body))
+        (str(one.sequence), _moment(one.time), one.actor, one.action, one.subject, told(one.body))
         for one in found]
     return Table("", (
         Column("row", True), Column("time (UTC)", name="time"), Column("who", wrap=True, least=10),
@@ -131,23 +132,32 @@ def audit(found: Sequence[Entry]) -> Table:
         Column("told", wrap=True, least=16)), rows)
 
 
-def _told(body: Mapping[str, object]) -> str:
-    """The body of an audit row as people read it."""
-    told = []
+def told(body: Mapping[str, Any]) -> str:
+    """The body of an audit row as people read it: "amount $5.00, period month"."""
+    words = []
     for name, value in body.items():
         unit = next((one for one in UNITS if name.endswith(f"_{one}")
                      or (name == "amount" and body.get("unit") == one)), None)
         if unit and isinstance(value, int):
             name, value = name.removesuffix(f"_{unit}"), said.show(unit, value)
+            name += " at most" if unit == "millijoules" and name != "amount" else ""
         elif name == "expires" and isinstance(value, int | float):
             value = _moment(value)
         elif name == "hash":
             value = str(value)[:12]
-        if value not in (None, "") and (name != "unit" or body.get("amount") is None):
-            told.append(f"{name} {value}")
+        elif name == "models" and isinstance(value, str):
+            value = " ".join(json.loads(value)) or "none"
+        elif name == "unit":
+            value = None if body.get("amount") is not None else NAMES.get(value, value)
+        elif isinstance(value, Mapping):
+            value = ", ".join(f"{one} {what}" for one, what in value.items())
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        if value not in (None, ""):
+            words.append(f"{name.replace('_', ' ')} {value}")
         elif name == "amount":
-            told.append("ended")
-    return ", ".join(told)
+            words.append("ended")
+    return ", ".join(words)
 
 
 def _scope(scope: str, names: Mapping[str, str]) -> Cell:
@@ -167,10 +177,6 @@ def _amount(unit: Unit, value: int) -> Cell:
 
 def _count(value: int | None) -> Cell:
     return Cell("any", "dim", None) if value is None else Cell(f"{value:,}", plain=float(value))
-
-
-def _kwh(millijoules: int | None) -> float | None:
-    return None if millijoules is None else kwh(millijoules)
 
 
 def _day(when: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 30
 """How long running answers may take to end after the first signal."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread of Python's may keep the others waiting."""
 _START_SECONDS = 30.0
 _AHEAD = 4
 """One request for so many rows waits inside the engine."""
@@ -255,8 +258,23 @@ def _server(models: Models, verify: Verify | None, limits: Limits, uses: Uses,
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     app = build(models, verify=verify, limits=limits, uses=uses, metrics=metrics, gate=gate,
                 prompts=prompts, more=more)
-    yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
-                                timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False))
+    with _turns_often():
+        yield Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off",
+                                    timeout_graceful_shutdown=DRAIN_SECONDS,
+                                    server_header=False))
+
+
+@contextlib.contextmanager
+def _turns_often() -> Iterator[None]:
+    """Python's threads (engine, event loop, till) take turns more often while the block runs: with
+    each write and each commit a thread has to wait for its next turn.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def name_of(folder: Path) -> str:

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from curbcut.ledger.access import Caller
-from curbcut.ledger.amounts import kwh, usd
+from curbcut.ledger.amounts import NAMES, usd
 from curbcut.ledger.budgets import Budget
 from curbcut.ledger.holds import Taken
+from curbcut.ledger.plain import EACH
 from curbcut.serve.exposition import Family
 from curbcut.serve.metering.shares import Sum, Where
 
 _MILLION = 1e6
-_SHOWN: Mapping[str, Callable[[int], float]] = {
-    "tokens": float, "nanousd": usd, "millijoules": kwh}
 Sample = tuple[str, Mapping[str, str], float]
-_UNITS = {"tokens": "tokens", "nanousd": "usd", "millijoules": "kwh"}
 Budgets = Callable[[], Sequence[Budget]]
 
 
@@ -158,8 +156,8 @@ def _left(budgets: Sequence[Budget]) -> Iterator[Family]:
                               ("budget_held", "held", "Held for requests under way"),
                               ("budget_left", "left", "Left of budgets")):
         yield Family(f"curbcut_{name}", "gauge", f"{what}, in the unit of its label.", [
-            ("", {"scope": one.scope, "unit": _UNITS[one.unit], "period": one.period},
-             _SHOWN[one.unit](getattr(one, field))) for one in budgets])
+            ("", {"scope": one.scope, "unit": NAMES[one.unit], "period": one.period},
+             getattr(one, field) / EACH[one.unit]) for one in budgets])
 
 
 def _joules(millijoules: int) -> float:
@@ -171,7 +169,7 @@ def _of_joules(one: Sum) -> float | None:
 
 
 def _of_usd(one: Sum) -> float | None:
-    return None if one.nanousd is None else usd(one.nanousd)
+    return usd(one.nanousd)
 
 
 def _of_gco2e(one: Sum) -> float | None:

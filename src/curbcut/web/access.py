@@ -24,19 +24,14 @@ SPANS: Mapping[str, float | None] = {"day": DAY, "week": 7 * DAY, "month": 30 * 
 """How far back uses are counted, in seconds."""
 ROWS = 50
 """Rows of the audit trail a page of it."""
-TOKENS = 1e6
-"""Tokens that money is told for."""
 COLUMNS: Mapping[By, str] = {"organisation": "organisation", "project": "project",
                              "key": "key_id", "model": "model"}
 """What uses are grouped by, and the column that says it."""
-KNOWN: Mapping[str, str] = {"charged_tokens": "charged_nanousd", "costed_tokens": "cost_nanousd",
-                            "metered_tokens": "millijoules"}
-"""Tokens of the requests of which a column is known."""
 NOTHING: Mapping[str, Any] = {
     "requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "charged_usd": None,
     "cost_usd": None, "kwh": None, "joules_per_token": None, "usd_per_million": None,
     "cost_per_million": None, "energy": "", "uncharged": 0, "uncosted": 0, "unmetered": 0,
-    "last": None, **dict.fromkeys(KNOWN, 0)}
+    "charged_tokens": 0, "costed_tokens": 0, "metered_tokens": 0, "last": None}
 """Figures of who used nothing."""
 
 
@@ -88,14 +83,13 @@ def stamp(ledger: Ledger) -> str:
 
 def whole(ledger: Ledger, span: str, now: float) -> dict[str, Any]:
     """All that the page shows but the trail."""
-    from curbcut.ledger import access, licences, plain, usage
+    from curbcut.ledger import access, holds, leases, licences, plain, usage
     from curbcut.ledger.budgets import budgets
     from curbcut.ledger.prices import prices
 
     seconds = SPANS[span]
     start = None if seconds is None else now - seconds
-    known = known_tokens(ledger, start)
-    used = {kind: {getattr(one, column): figures(one, known.get((column, getattr(one, column))))
+    used = {kind: {getattr(one, column): figures(one)
                    for one in usage.used(ledger, start, by=[kind])}
             for kind, column in COLUMNS.items()}
     allowed, told = access.allowances(ledger), prices(ledger)
@@ -110,7 +104,8 @@ def whole(ledger: Ledger, span: str, now: float) -> dict[str, Any]:
 
     models = sorted({*told, *used["model"]})
     return {
-        "now": now, "since": start, "span": span, "servers": _servers(ledger, now),
+        "now": now, "since": start, "span": span,
+        "servers": {"alive": leases.alive(ledger, now), "held": holds.live(ledger)},
         "models": [{"model": name, "price": plain.price(told[name]) if name in told else None,
                     **used["model"].get(name, NOTHING)} for name in models],
         "organisations": [{"name": name, **beside(f"organisation:{name}"),
@@ -127,75 +122,31 @@ def whole(ledger: Ledger, span: str, now: float) -> dict[str, Any]:
         "machine": _metered(ledger, start)}
 
 
-def known_tokens(ledger: Ledger, start: float | None) -> dict[tuple[str, Any], dict[str, int]]:
-    """By (column, value): tokens of the requests whose charge, cost and joules are known, so that
-    what is told a token is of these alone.
-    """
-    import sqlalchemy as sa
-
-    from curbcut.ledger.schema import uses
-
-    tokens = uses.c.prompt_tokens + uses.c.output_tokens
-    group = [uses.c[name] for name in COLUMNS.values()]
-    sums = [sa.func.sum(sa.case((uses.c[column].is_not(None), tokens), else_=0)).label(name)
-            for name, column in KNOWN.items()]
-    query = sa.select(*group, *sums).group_by(*group)
-    found: dict[tuple[str, Any], dict[str, int]] = {}
-    with ledger.reading() as connection:
-        for row in connection.execute(query if start is None else query.where(
-                uses.c.time >= start)).mappings():
-            for column in COLUMNS.values():
-                total = found.setdefault((column, row[column]), dict.fromkeys(KNOWN, 0))
-                for name in KNOWN:
-                    total[name] += int(row[name])
-    return found
-
-
-def figures(found: Usage, known: Mapping[str, int] | None) -> dict[str, Any]:
+def figures(found: Usage) -> dict[str, Any]:
     """What a group used, in what people count in; what is not known of any request is None. Sums
     are of the requests that are known: beside them stands of how many they are not.
     """
-    from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO
+    from curbcut.ledger.amounts import kwh, usd
 
-    known = known or dict.fromkeys(KNOWN, 0)
     return {
         "requests": found.requests, "prompt_tokens": found.prompt_tokens,
         "cached_tokens": found.cached_tokens, "output_tokens": found.output_tokens,
-        "charged_usd": _over(found.charged_nanousd, NANO),
-        "cost_usd": _over(found.cost_nanousd, NANO),
-        "kwh": _over(found.millijoules, MILLIJOULES_PER_KWH),
-        "joules_per_token": _over(found.millijoules, 1000 * known["metered_tokens"]),
-        "usd_per_million": _over(found.charged_nanousd, NANO * known["charged_tokens"] / TOKENS),
-        "cost_per_million": _over(found.cost_nanousd, NANO * known["costed_tokens"] / TOKENS),
+        "charged_usd": usd(found.charged_nanousd), "cost_usd": usd(found.cost_nanousd),
+        "kwh": kwh(found.millijoules), "joules_per_token": found.joules_per_token,
+        "usd_per_million": found.usd_per_million, "cost_per_million": found.cost_per_million,
+        "charged_tokens": found.charged_tokens, "costed_tokens": found.costed_tokens,
+        "metered_tokens": found.metered_tokens,
         "energy": ", ".join(sorted(found.by_basis)), "uncharged": found.uncharged,
-        "uncosted": found.uncosted, "unmetered": found.unmetered, "last": found.last, **known}
-
-
-def _over(value: float | None, whole: float) -> float | None:
-    return None if value is None or not whole else value / whole
-
-
-def _servers(ledger: Ledger, now: float) -> dict[str, int]:
-    """Serving processes that live, and requests that are held by any."""
-    import sqlalchemy as sa
-
-    from curbcut.ledger import holds
-    from curbcut.ledger.schema import servers
-
-    with ledger.reading() as connection:
-        alive = connection.scalar(sa.select(sa.func.count()).select_from(servers).where(
-            servers.c.ended.is_(None), servers.c.beat >= now - holds.LEASE_SECONDS))
-    return {"alive": int(alive or 0), "held": holds.live(ledger)}
+        "uncosted": found.uncosted, "unmetered": found.unmetered, "last": found.last}
 
 
 def _metered(ledger: Ledger, start: float | None) -> list[dict[str, Any]]:
     """Where the machines' joules and money went, idle time among it."""
-    from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO
+    from curbcut.ledger.amounts import kwh, usd
     from curbcut.ledger.meterings import sum_meterings
 
     return [{"model": one.model, "kind": one.kind, "basis": one.basis, "seconds": one.seconds,
-             "kwh": _over(one.millijoules, MILLIJOULES_PER_KWH),
-             "usd": _over(one.cost_nanousd, NANO), "kgco2e": one.kgco2e}
+             "kwh": kwh(one.millijoules), "usd": usd(one.cost_nanousd), "kgco2e": one.kgco2e}
             for one in sum_meterings(ledger, start)]
 
 
@@ -222,6 +173,7 @@ def trail(ledger: Ledger, chain: Chain, before: int | None) -> dict[str, Any]:
     newest first, and the verdict on all of it.
     """
     from curbcut.ledger.audit import entries
+    from curbcut.report.access import told
 
     if before is None:
         found = entries(ledger, limit=ROWS, newest=True)
@@ -231,7 +183,7 @@ def trail(ledger: Ledger, chain: Chain, before: int | None) -> dict[str, Any]:
     newest = entries(ledger, limit=1, newest=True)
     verdict, walked = chain.verdict(ledger, newest[0].hash if newest else "")
     return {"entries": [{"sequence": one.sequence, "time": one.time, "actor": one.actor,
-                         "action": one.action, "subject": one.subject, "body": dict(one.body),
+                         "action": one.action, "subject": one.subject, "told": told(one.body),
                          "hash": one.hash} for one in reversed(found)],
             "verdict": {"rows": verdict.rows, "head": verdict.head, "fault": verdict.fault,
                         "walked": walked}}

@@ -168,16 +168,16 @@ def _day(one: Usage) -> dict[str, Any]:
 
 
 def _totals(found: Sequence[Usage]) -> dict[str, Any]:
-    from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO
+    from curbcut.ledger.amounts import kwh, usd
 
-    def total(name: str, each: float) -> float | None:
+    def total(name: str) -> int | None:
         known = [value for one in found if (value := getattr(one, name)) is not None]
-        return sum(known) / each if known else None
+        return sum(known) if known else None
 
     return {"requests": sum(one.requests for one in found),
             "tokens": sum(one.tokens for one in found),
-            "charged_usd": total("charged_nanousd", NANO), "cost_usd": total("cost_nanousd", NANO),
-            "kwh": total("millijoules", MILLIJOULES_PER_KWH),
+            "charged_usd": usd(total("charged_nanousd")), "cost_usd": usd(total("cost_nanousd")),
+            "kwh": kwh(total("millijoules")),
             "uncharged": sum(one.uncharged for one in found),
             "uncosted": sum(one.uncosted for one in found),
             "unmetered": sum(one.unmetered for one in found)}

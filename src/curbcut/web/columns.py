@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from curbcut.ledger.store import Ledger
 
 Column = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -118,14 +120,21 @@ class Columns:
         return generation
 
 
+def ends(connection: sa.Connection, run: str) -> dict[str, int]:
+    """The last sequence number of each process of a run."""
+    import sqlalchemy as sa
+
+    return {process: int(last) for process, last in connection.execute(
+        sa.text(_LAST), {"run": run})}
+
+
 def _read(ledger: Ledger, run: str, kept: Recorded | None, change: int) -> Recorded:
     import sqlalchemy as sa
 
     known = dict(kept.known) if kept else {}
     parts: dict[str, list[Frame]] = {kind: [kept.frames[kind]] if kept else [] for kind in FIELDS}
     with ledger.reading() as connection:
-        ends = connection.execute(sa.text(_LAST), {"run": run}).all()
-        for process, last in ends:
+        for process, last in ends(connection, run).items():
             if last > known.get(process, -1):
                 new: Any = connection.execution_options(stream_results=True).execute(
                     sa.text(_NEW), {"run": run, "process": process, "last": last,

@@ -40,10 +40,12 @@ MOST_TARGET_BYTES = 16_384
 """Path and query of a request: more is refused."""
 
 _OPENED = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0;url={target}"><title>Curbcut</title></head>
 <body><p><a href="{target}">Open the pages</a></p></body></html>"""
 _CLOSED = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Curbcut</title>
-</head><body><h1>This page needs its link</h1><p>Open the link that <code>curbcut ui</code> printed
+<link rel="icon" href="data:,"></head><body><h1>This page needs its link</h1>
+<p>Open the link that <code>curbcut ui</code> printed
 in the terminal: it ends in <code>?token=…</code>.</p></body></html>"""
 
 

@@ -112,7 +112,8 @@ class Table:
 
     def _read(self, cursor: str) -> int:
         epoch, _, number = cursor.partition("-")
-        return int(number) if epoch == self._epoch and number.isdecimal() else 0
+        known = epoch == self._epoch and number.isdecimal() and len(number) < 16
+        return int(number) if known else 0
 
 
 def _aged(row: dict[str, Any], now: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from curbcut.errors import InputError
+from curbcut.web.columns import ends
 
 if TYPE_CHECKING:
     from curbcut.ledger.store import Ledger
@@ -20,7 +21,6 @@ UNTOLD = ("step", "beat", "run", "account")
 _EVENTS = """SELECT process, sequence, time, kind, body FROM events
 WHERE run = :run AND kind NOT IN :untold ORDER BY time DESC, process DESC, sequence DESC LIMIT :most
 """
-_LAST = "SELECT process, MAX(sequence) FROM events WHERE run = :run GROUP BY process"
 
 
 def timeline(ledger: Ledger, run: str, after: str = "") -> dict[str, Any]:
@@ -33,7 +33,7 @@ def timeline(ledger: Ledger, run: str, after: str = "") -> dict[str, Any]:
     known = _read(after)
     query = sa.text(_EVENTS).bindparams(sa.bindparam("untold", expanding=True))
     with ledger.reading() as connection:
-        last = {row[0]: int(row[1]) for row in connection.execute(sa.text(_LAST), {"run": run})}
+        last = ends(connection, run)
         if last == known:
             return {"cursor": after, "events": []}
         rows = connection.execute(query, {"run": run, "untold": list(UNTOLD),
@@ -60,6 +60,6 @@ def _read(cursor: str) -> dict[str, int]:
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor))
         return {str(process): int(sequence) for process, sequence in found.items()}
-    except (binascii.Error, ValueError, AttributeError, TypeError, RecursionError):
+    except (binascii.Error, ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         raise InputError("is no cursor of these events", where="after",
                          mend="leave it out to begin anew") from None

@@ -14,6 +14,7 @@ from openai.types.responses import Response
 
 from curbcut.serve.server import serving
 from strict import check
+from without import hidden
 
 SCRIPT = Path(__file__).parents[1] / "node" / "client.mjs"
 
@@ -30,7 +31,7 @@ def modules():
 @pytest.fixture(scope="module")
 def said(modules, talker):
     """What the client got."""
-    if not shutil.which("node"):
+    if hidden("node") or not shutil.which("node"):
         pytest.skip("no node on PATH")
     with serving(talker, name="talker", max_batch=4) as session:
         spaces = httpx.post(f"{session.url}/tokenize", json={"content": " \n\t\r"}).json()

@@ -128,6 +128,7 @@ def test_weights_one_to_three_get_one_to_three(target):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_ten_minutes_at_four_fifths_leave_memory_flat(target):
     process = psutil.Process()
     drive(target, 4, seconds=60)

@@ -125,7 +125,7 @@ def test_who_is_held_stays_and_there_may_be_no_room(shelf_of):
 def test_what_can_never_fit_and_bad_names_are_refused_at_once():
     with pytest.raises(InputError, match="more than"):
         Shelf(Library(a=11).books, 10)
-    for name, better in (("Qwen3 0.6B", "qwen3-0.6b"), ("../x", "..-x"), ("", "model"),
+    for name, better in (("Qwen3 0.6B", "qwen3-0.6b"), ("../x", "x"), ("", "model"),
                          ("x" * 65, "x" * 64), ("a:b", "a-b")):
         with pytest.raises(InputError) as caught:
             Shelf({name: Library(a=1).books["a"]})

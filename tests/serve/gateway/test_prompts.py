@@ -12,6 +12,7 @@ from curbcut.serve.gateway.prompts import PromptLog
 def test_prompts_are_written_for_their_owner_and_the_audit_chain_tells(tmp_path):
     with open_ledger(tmp_path / "ledger.sqlite") as ledger:
         file = tmp_path / "prompts.jsonl"
+        file.touch(0o644)
         for path in ("/v1/completions", "/v1/embeddings"):
             log = PromptLog(file, ledger, actor="cli:ann")
             log.write(caller("ann"), path, {"prompt": "zwölf\nBoxkämpfer"})

@@ -224,6 +224,46 @@ def test_energy_that_nobody_knows_cannot_be_held(ledger, till, ann):
     assert caught.value.status == 403
 
 
+def test_what_gathers_is_written_in_one_transaction(ledger, till, ann, monkeypatch):
+    async def asked():
+        first, second = await till.hold(ann, "m", 10, 10), await till.hold(ann, "m", 10, 10)
+        calls, go = slowed(monkeypatch, "hold_all")
+        blocked = asyncio.ensure_future(till.hold(ann, "m", 1, 1))
+        await asyncio.to_thread(until, lambda: calls)  # the thread is busy: the rest goes together
+        ends = [first.settle(first.taken(10, 5), delivered=True), second.release()]
+        last = asyncio.ensure_future(till.hold(ann, "m", 2, 2))
+        await asyncio.sleep(0)
+        commits = []
+        sa.event.listen(ledger._engine, "commit", commits.append)
+        go.set()
+        bills = await asyncio.gather(blocked, last)
+        await asyncio.gather(*map(asyncio.wrap_future, ends))
+        assert len(commits) == 2
+        for bill in bills:
+            await asyncio.wrap_future(bill.release())
+    asyncio.run(asked())
+    assert [use.output_tokens for use in uses(ledger)] == [5] and holds.live(ledger) == 0
+
+
+def test_a_first_slice_is_noted_before_it_is_asked_for(ledger, till, ann, monkeypatch):
+    seen, real = [], holds.cover_all
+    monkeypatch.setattr(holds, "cover_all", lambda ledger, told: seen.extend(told) or real(
+        ledger, told))
+
+    async def asked():
+        bill = await till.hold(ann, "m", 10, 200)
+        bill.begin_cover(10)
+        await asyncio.to_thread(until, lambda: seen)
+        await bill.cover(10, 1)
+        await bill.cover(10, SLICE_TOKENS)
+        assert [taken.output_tokens for _, taken in seen] == [SLICE_TOKENS]
+        await bill.cover(10, SLICE_TOKENS + 1)
+        assert [taken.output_tokens for _, taken in seen] == [SLICE_TOKENS, 2 * SLICE_TOKENS]
+        await asyncio.wrap_future(bill.release())
+    asyncio.run(asked())
+    assert not uses(ledger)
+
+
 def test_a_closed_till_holds_nothing(ledger, ann):
     till = Till(ledger)
     till.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from curbcut.ledger import open_ledger
-from curbcut.ledger.meterings import read_meterings, record_meterings
+from curbcut.ledger.meterings import record_meterings, sum_meterings
 from curbcut.meter.rapl import SensorLost
 from curbcut.serve.engine.interface import StepRecord
 from curbcut.serve.metering import meter as metering
@@ -210,7 +210,7 @@ def test_lines_go_into_the_ledger(tmp_path):
         meter.take("m", [1, 2])
         meter.close()
         meter.close()
-        kept = read_meterings(ledger)
+        kept = sum_meterings(ledger)
     assert {(line.model, line.kind) for line in kept} >= {("m", "requests")}
     assert sum(line.millijoules for line in kept) == meter.where().counted.millijoules
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from without import hidden
+
 HERE = Path(__file__).parent
 FIRST, SECOND = [[10, 4.0], [20, 3.0], [30, 2.0]], [[30, 2.0], [40, 1.0]]
 
@@ -22,7 +24,7 @@ FIRST, SECOND = [[10, 4.0], [20, 3.0], [30, 2.0]], [[30, 2.0], [40, 1.0]]
 def held(tmp_path):
     """What a tool holds after the first attempt, and after the second."""
     def hold(tool):
-        if find_spec(tool) is None:
+        if hidden(tool) or find_spec(tool) is None:
             pytest.skip(f"{tool} is not installed")
         folder = tmp_path / "runs/mine"
         folder.mkdir(parents=True)

@@ -44,8 +44,8 @@ def build(models: Models, *, verify: Verify | None, limits: Limits, uses: Uses,
     """
     house = House(models, limits, uses, metrics or Metrics(), gate, bool(more))
     posts: dict[str, Answer] = {
-        "/v1/completions": completions, "/v1/chat/completions": chats,
-        "/v1/embeddings": texts.embed, "/v1/responses": responses,
+        "/v1/completions": _if_room(completions), "/v1/chat/completions": _if_room(chats),
+        "/v1/embeddings": _if_room(texts.embed), "/v1/responses": _if_room(responses),
         "/v1/responses/input_tokens": texts.count_response,
         "/v1/chat/completions/input_tokens": texts.count_chat,
         "/tokenize": texts.tokenise_text, "/detokenize": texts.detokenise_tokens}
@@ -72,6 +72,14 @@ def _bound(house: House, roles: Set[Role],
         check_role(caller_of(request), roles, f"{request.method} {request.scope['path'][:100]}")
         return await answer(house, request)
     return route
+
+
+def _if_room(answer: Answer) -> Answer:
+    """An answer of an engine: where its queue is full, that is said before the body is read."""
+    async def answered(house: House, request: Request) -> Response:
+        house.check_room(caller_of(request))
+        return await answer(house, request)
+    return answered
 
 
 async def _health(_house: House, _request: Request) -> Response:
@@ -110,21 +118,22 @@ async def _one_model(house: House, request: Request) -> Response:
     raise house.not_found(name, caller_of(request))
 
 
-def _refused(_request: Request, error: Exception) -> Response:
+# Functions that are no coroutines would each be run on a thread.
+async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return refusal(error)
 
 
-def _no_route(request: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refused = Refused(error.status_code, f"{error.detail}: {request.method} "
                                          f"{request.url.path[:200]}", code="unknown_url")
     return JSONResponse(refused.body, refused.status, headers=error.headers)
 
 
-def _gone(_request: Request, _error: Exception) -> Response:
+async def _gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
 
 
-def _failed(_request: Request, _error: Exception) -> Response:
+async def _failed(_request: Request, _error: Exception) -> Response:
     return JSONResponse(Refused(500, "Something inside failed.", code="internal").body, 500)

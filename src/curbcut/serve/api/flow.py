@@ -110,6 +110,8 @@ class Flow:
             await asyncio.to_thread(self._submit, crossing)  # a grammar is read: it may take long
         else:
             self._submit(crossing)
+        if self._let_in is not None and self._asker.stream:
+            self._let_in.begin_cover(sum(self.prompt_tokens))
         self._watch = gone
         gone.add_done_callback(self._watched)
 

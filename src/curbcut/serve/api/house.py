@@ -104,6 +104,12 @@ class House:
             yield Borrowed(name, engine, leased.adapter, self._prompter(engine),
                            fingerprint(name, engine))
 
+    def check_room(self, caller: Caller | None) -> None:
+        """Raises Refused (429) where no model's engine has room for one more that waits."""
+        if self.gate is not None and caller is not None:
+            self.gate.admission.check_room(caller, (
+                served.name for served in self.models.names() if not served.parent))
+
     def served(self, caller: Caller | None) -> list[Served]:
         """The names that a caller may ask."""
         return [served for served in self.models.names() if may_ask(caller, served.name)]

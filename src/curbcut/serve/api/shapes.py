@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Literal
-from uuid import uuid4
 
 from curbcut.serve.engine.models import Served
 
 Kind = Literal["completion", "chat"]
+_chance = random.Random()
+"""Names of answers need only differ: the system's own randomness takes a call that lets another
+thread run first."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Head:
     """Changes with what could change answers: model, engine, version."""
     created: int = field(default_factory=lambda: int(time.time()))
     """Seconds since 1970."""
-    tag: str = field(default_factory=lambda: uuid4().hex)
+    tag: str = field(default_factory=lambda: f"{_chance.getrandbits(128):032x}")
 
     @property
     def id(self) -> str:

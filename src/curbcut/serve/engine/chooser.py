@@ -122,6 +122,8 @@ def begin(request: Request, vocabulary: Vocabulary, vocab: int | None = None) ->
 
 
 def _seed(sampling: Sampling) -> int:
-    """The asked seed within 64 bits, or one that nobody can guess."""
+    """The asked seed within 64 bits, or one that nobody can guess; 0 where nothing is drawn."""
+    if sampling.temperature == 0:
+        return 0
     seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
     return (seed + 2**63) % 2**64 - 2**63

@@ -6,17 +6,12 @@ One model alone is `Single`; several that share this process's memory are a `she
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from curbcut.serve.engine.interface import Engine, Stats
-
-NAME = re.compile(r"[a-z0-9._-]{1,64}(:[a-z0-9._-]{1,64})?")
-"""What a model may be asked for by: a registry's name, or "base:adapter". It is only ever looked
-up, never joined to a path."""
 
 
 class Served(NamedTuple):

@@ -17,8 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
 from curbcut.errors import InputError
+from curbcut.ledger.keys import MODEL
 from curbcut.serve.engine.interface import Closed, Engine, Stats
-from curbcut.serve.engine.models import NAME, Leased, NoRoom, Served, UnknownModel
+from curbcut.serve.engine.models import Leased, NoRoom, Served, UnknownModel
 
 _log = logging.getLogger(__name__)
 _SIZES = ("weights_bytes", "cache_bytes", "pages", "used_pages", "remembered_pages", "running",
@@ -223,7 +224,7 @@ def total(parts: Sequence[Stats]) -> Stats:
 
 
 def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name) or ":" in name:
+    if not MODEL.fullmatch(name) or ":" in name:
         raise InputError(f"{name[:100]!r} is no name of a model: up to 64 of a-z, 0-9, '.', '_' "
                          "and '-'", where="serve", mend=f"call it {plain_name(name)}")
 
@@ -232,4 +233,4 @@ def plain_name(text: str) -> str:
     """The nearest name of a model to any text: "Qwen/Qwen3 0.6B" is qwen-qwen3-0.6b."""
     kept = "".join(letter if letter in "abcdefghijklmnopqrstuvwxyz0123456789._-" else "-"
                    for letter in text.lower())
-    return kept.strip("-")[:64] or "model"
+    return kept.strip("-.")[:64] or "model"

@@ -34,21 +34,33 @@ class Bill:
     prompt_tokens: int
     """Tokens of the prompts that are held."""
     _covered: int = 0
+    _ahead: tuple[int, Future[None]] | None = None
+    """What is being noted, and when it is durable."""
+
+    def begin_cover(self, prompt_tokens: int) -> None:
+        """Notes the first slice while the engine reads the prompt: the first token need not wait
+        for it.
+        """
+        self._note(prompt_tokens, 1)
 
     async def cover(self, prompt_tokens: int, output_tokens: int) -> None:
         """Returns when so many tokens may be delivered; raises Refused (503) where the ledger
         cannot be written.
         """
-        if output_tokens <= self._covered:
-            return
+        while output_tokens > self._covered:
+            ahead, done = self._ahead or self._note(prompt_tokens, output_tokens)
+            try:
+                await asyncio.shield(asyncio.wrap_future(done))
+            except Exception:
+                raise not_recorded() from None
+            self._covered, self._ahead = ahead, None
+
+    def _note(self, prompt_tokens: int, output_tokens: int) -> tuple[int, Future[None]]:
         ahead = min(output_tokens + SLICE_TOKENS - 1,
                     max(output_tokens, self.most.tokens - self.prompt_tokens))
         taken = self.taken(prompt_tokens or self.prompt_tokens, ahead)
-        try:
-            await asyncio.shield(asyncio.wrap_future(self.till.cover(self.hold, taken)))
-        except Exception:
-            raise not_recorded() from None
-        self._covered = ahead
+        self._ahead = ahead, self.till.cover(self.hold, taken)
+        return self._ahead
 
     def taken(self, prompt_tokens: int, output_tokens: int, cached_tokens: int = 0,
               millijoules: int | None = None, energy_basis: str = "", **more: Any) -> Taken:

@@ -1,6 +1,7 @@
 """The way in for requests of keys: limits a minute, room in budgets, a turn at the engine.
 
-    limits ──> hold ──> turn ──> (the engine answers; streams are covered) ──> settle, leave
+    place ──> limits ──> hold ──> turn ──> (the engine answers; streams are covered)
+                                                                     └──> settle, leave
 
 Whatever was taken on the way in is given back by whoever does not get through.
 """
@@ -88,18 +89,21 @@ class Gate:
 
     async def enter(self, caller: Caller, room: Room) -> Pass:
         """Returns when the engine may be asked; raises Refused (403, 429, 503)."""
-        self.admission.check_room(room.model)  # before anything is written
-        self.quotas.begin(caller, room.tokens)
-        bill: Bill | None = None
+        turn = self.admission.come(  # before anything is written
+            caller, room.model, answers=room.answers, prompt_tokens=room.prompt_tokens,
+            answer_tokens=room.answer_tokens, priority=room.priority)
+        begun, bill = False, None
         try:
+            self.quotas.begin(caller, room.tokens)
+            begun = True
             if self.till is not None:
                 bill = await self.till.hold(caller, room.model, room.prompt_tokens,
                                             room.answer_tokens)
-            turn = await self.admission.enter(
-                caller, room.model, answers=room.answers, prompt_tokens=room.prompt_tokens,
-                answer_tokens=room.answer_tokens, priority=room.priority)
+            await self.admission.wait(turn)
         except BaseException:
-            self.quotas.end(caller, room.tokens, 0)
+            self.admission.leave(turn, 0)
+            if begun:
+                self.quotas.end(caller, room.tokens, 0)
             if bill is not None:
                 bill.release()
             raise
@@ -117,6 +121,11 @@ class Pass:
     turn: Turn
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _begun: float = field(default_factory=time.perf_counter)
+
+    def begin_cover(self, prompt_tokens: int) -> None:
+        """Begins to note the first slice of a stream."""
+        if self.bill is not None:
+            self.bill.begin_cover(prompt_tokens)
 
     async def cover(self, prompt_tokens: int, output_tokens: int) -> None:
         """Returns when so many tokens may be delivered; raises Refused (503)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ class PromptLog:
         """Raises InputError for a file that cannot be written."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fchmod(descriptor, 0o600)  # one that was there may have been open to others
         except OSError as error:
             raise InputError(f"prompts cannot be written there ({error.strerror})",
                              where=f"--log-prompts {path}",

@@ -73,7 +73,8 @@ class Quotas:
         for scope, allowance in _limited(caller):
             most = allowance.concurrency
             if most is not None and self._scope(scope).under_way >= most:
-                raise Refused(429, f"Rate limit reached for {scope}: {most} requests at a time.",
+                raise Refused(429, f"Rate limit reached for {scope}: {most} "
+                                   f"{'request' if most == 1 else 'requests'} at a time.",
                               code="rate_limit_exceeded", retry=most > 0,
                               retry_after_seconds=_FIRST_RETRY_SECONDS if most else None)
         self._take(caller, "tokens", tokens)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Till:
         holds.reap(ledger, lease_seconds=lease_seconds)
         self._prices: Mapping[str, Price] = prices(ledger)
         self._budgeted = budgets.budgeted(ledger)
+        self._chance = random.Random()
         self._lock = threading.Condition()
         self._next, self._open = _Round(), True
         self._late: list[tuple[str, Taken | None]] = []
@@ -93,7 +95,8 @@ class Till:
         if any((scope, unit) in self._budgeted for scope in caller.scopes for unit in open_):
             await asyncio.to_thread(self._refuse_unpriced, caller, model, open_)
         wanted = Wanted(scopes=caller.scopes, project=caller.project, model=model, most=most,
-                        organisation=caller.organisation, key_id=caller.key_id, key=caller.key)
+                        organisation=caller.organisation, key_id=caller.key_id, key=caller.key,
+                        id=f"{self._chance.getrandbits(96):024x}")
         done: Future[str] = Future()
         self._put(lambda round_: round_.held.append((wanted, done)), done)
         try:
@@ -182,12 +185,27 @@ class Till:
             self._ledger, self.server))
 
     def _write(self, round_: _Round) -> None:
-        """What gives room back goes first."""
+        """In one transaction, or each kind in its own where that fails. What gives room back goes
+        first.
+        """
         ledger = self._ledger
-        _together(round_.settled, lambda some: holds.settle_all(ledger, some))
-        _together(round_.released, lambda some: holds.release_all(ledger, some))
-        _together(round_.held, lambda some: holds.hold_all(ledger, self.server, some))
-        _together(round_.covered, lambda some: holds.cover_all(ledger, some))
+        kinds: list[tuple[_Jobs, _Act]] = [(jobs, act) for jobs, act in (
+            (round_.settled, lambda some: holds.settle_all(ledger, some)),
+            (round_.released, lambda some: holds.release_all(ledger, some)),
+            (round_.held, lambda some: holds.hold_all(ledger, self.server, some)),
+            (round_.covered, lambda some: holds.cover_all(ledger, some))) if jobs]
+        if len(kinds) > 1:
+            try:
+                with ledger.writing():
+                    found = [act([what for what, _ in jobs]) for jobs, act in kinds]
+            except Exception as error:
+                _log.warning("the ledger was not written at once: %s", error)
+            else:
+                for (jobs, _), results in zip(kinds, found, strict=True):
+                    _tell(jobs, results)
+                return
+        for jobs, act in kinds:
+            _together(jobs, act)
 
     def _look(self) -> None:
         def read() -> None:
@@ -221,14 +239,16 @@ class Till:
             _log.warning("%s: %s", what, error)
 
 
-def _together(jobs: Sequence[tuple[Any, Future[Any]]], act: Callable[[list[Any]], Any]) -> None:
+_Jobs = Sequence[tuple[Any, Future[Any]]]
+_Act = Callable[[list[Any]], Any]
+
+
+def _together(jobs: _Jobs, act: _Act) -> None:
     """Does all jobs in one transaction; where that fails each alone, so that no one's fault is
     another's.
     """
-    if not jobs:
-        return
     try:
-        found = act([what for what, _ in jobs]) or [None] * len(jobs)
+        found = act([what for what, _ in jobs])
     except Exception as error:
         if len(jobs) == 1:
             _log.warning("the ledger was not written: %s", error)
@@ -238,7 +258,12 @@ def _together(jobs: Sequence[tuple[Any, Future[Any]]], act: Callable[[list[Any]]
         for job in jobs:
             _together([job], act)
         return
-    for (_, done), result in zip(jobs, found, strict=True):
+    _tell(jobs, found)
+
+
+def _tell(jobs: _Jobs, found: Sequence[Any] | None) -> None:
+    """Hands out what came of each; None where all is well with all."""
+    for (_, done), result in zip(jobs, found or [None] * len(jobs), strict=True):
         with suppress(InvalidStateError):  # whoever asked is gone
             if isinstance(result, Exception):
                 done.set_exception(result)

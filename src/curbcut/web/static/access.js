@@ -17,7 +17,7 @@
   };
   const tokens = (row) => row.prompt_tokens + row.output_tokens;
   const per = (price) => (price === 0 ? "free" : N.show(price, "usd"));
-  const per1M = (usd) => (usd === null ? null : under(`${N.show(usd, "usd")} / 1M`));
+  const per1M = (usd) => (usd === null ? null : under(`${N.show(usd, "usd")} / 1M out`));
   const cost = (row) => [figure(row.cost_usd, "usd"), per1M(row.cost_per_million)];
   const joules = (row) => figure(row.joules_per_token, "joules");
 
@@ -29,7 +29,7 @@
     if (!tokens(row)) return row.requests ? "0" : none("none");
     return [N.show(tokens(row), "count"),
       under(`${N.show(row.prompt_tokens, "count")} in, ${N.show(row.output_tokens, "count")} out`),
-      row.cached_tokens && under(`${N.show(row.cached_tokens, "count")} remembered`)];
+      row.cached_tokens ? under(`${N.show(row.cached_tokens, "count")} remembered`) : null];
   }
 
   function energy(row) {
@@ -73,7 +73,7 @@
       hint: "its share of the machine's money", cell: cost },
     { key: "kwh", title: "Energy", num: true, by: (row) => row.kwh, cell: energy },
     { key: "joules", title: "J/token", num: true, by: (row) => row.joules_per_token,
-      hint: "of the requests whose joules are known", cell: joules },
+      hint: "over tokens of answers, their prompts in it, of the requests whose joules are known", cell: joules },
   ];
 
   const models = P.table({ caption: "What a million tokens cost, and what was used",
@@ -137,11 +137,11 @@
       { label: "Requests", value: N.whole(add("requests") ?? 0) },
       { label: "Tokens", value: N.show(all, "count") },
       { label: "Charged", value: figure(usd, "usd"), note: usdEach === null ? ""
-        : `${N.show(usdEach, "usd")} a million tokens` },
+        : `${N.show(usdEach, "usd")} a million answer tokens` },
       { label: "Cost", value: figure(cost, "usd"), note: costEach === null ? ""
-        : `${N.show(costEach, "usd")} a million tokens` },
+        : `${N.show(costEach, "usd")} a million answer tokens` },
       { label: "Energy", value: figure(kwh, "kwh"), note: [jouleEach !== null &&
-        `${N.show(jouleEach, "joules")} a token`, lacking && `${N.whole(lacking)} not metered`]
+        `${N.show(jouleEach, "joules")} an answer token`, lacking && `${N.whole(lacking)} not metered`]
         .filter(Boolean).join(", ") },
     ]);
   }
@@ -209,18 +209,9 @@
       { key: "actor", title: "Who", class: "actor", cell: (row) => row.actor },
       { key: "action", title: "What", head: true, cell: (row) => row.action },
       { key: "subject", title: "On", class: "mono break", cell: (row) => row.subject },
-      { key: "body", title: "How", class: "body", cell: (row) => said(row.body) },
+      { key: "told", title: "How", class: "body", cell: (row) => row.told || el("span", { class: "muted" }, "–") },
       { key: "hash", title: "Hash", cell: (row) => el("span", { class: "mono", title: row.hash },
         `${row.hash.slice(0, 12)}…`) }] });
-
-  function said(body) {
-    const parts = Object.entries(body).filter(([, value]) => value !== null && value !== "" &&
-      JSON.stringify(value) !== "{}");
-    return parts.length ? parts.map(([name, value]) => `${name.replaceAll("_", " ")}: ${
-      name === "expires" ? N.moment(value) : Array.isArray(value) ? value.join(", ")
-        : typeof value === "object" ? JSON.stringify(value) : value}`)
-      .join("; ") : el("span", { class: "muted" }, "–");
-  }
 
   async function newest() {
     const found = await get("/api/access/audit");

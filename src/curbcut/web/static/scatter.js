@@ -115,11 +115,12 @@ Curbcut.scatter = (() => {
       put(picture, point);
     }
 
-    // A name stands beside its mark where it covers no other name.
+    // A name stands beside its mark where it covers no other name, above the line of its interval.
     function name(one, across, up, box, taken) {
       const text = one.name.length > 26 ? `${one.name.slice(0, 25)}…` : one.name;
       const wide = 6.6 * text.length;
-      for (const [dx, dy, anchor] of [[9, 4, "start"], [-9, 4, "end"], [0, -10, "middle"],
+      const beside = Number.isFinite(one.xlow) && Number.isFinite(one.xhigh) ? -5 : 4;
+      for (const [dx, dy, anchor] of [[9, beside, "start"], [-9, beside, "end"], [0, -10, "middle"],
                                       [0, 20, "middle"]]) {
         const from = across + dx - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0);
         const rect = [from, up + dy - 11, from + wide, up + dy + 3];
@@ -128,7 +129,8 @@ Curbcut.scatter = (() => {
             other[1] < rect[3]);
         if (!free) continue;
         taken.push(rect);
-        return svg("text", { x: across + dx, y: up + dy, "text-anchor": anchor }, text);
+        return svg("text", { x: across + dx, y: up + dy, "text-anchor": anchor, stroke: "var(--panel)",
+          "stroke-width": 3, "paint-order": "stroke" }, text);
       }
       return null;
     }

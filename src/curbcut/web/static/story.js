@@ -13,6 +13,11 @@ Curbcut.story = (() => {
     evaluation: (body) => `${N.sig(body.bits_per_byte, 4)} bits a byte of held-out text`,
     trouble: (body) => `${body.what}${body.applied === false ? "; the step was left out" : ""}`,
     straggler: (body) => `the slowest rank takes ${N.sig(body.times)} times the others' time`,
+    forecast: (body) => `will end at ${N.show(body.seconds, "seconds")}` +
+      (body.promised_seconds ? `, promised ${N.show(body.promised_seconds, "seconds")}` : "") +
+      (body.usd && body.promised_usd ? `; ${N.show(body.usd, "usd")} of ${
+        N.show(body.promised_usd, "usd")}` : "") +
+      (body.inside === false ? "; outside what was promised" : ""),
     note: (body) => body.text,
     end: (body) => body.reason + (body.resumable ? "; the same command goes on from here" : ""),
   };

@@ -120,7 +120,9 @@ def _places(request: Request) -> Mapping[str, str]:
         fits = (said in schema["enum"] if "enum" in schema
                 else re.fullmatch(schema["pattern"][1:-1], said))
         if not fits:
-            raise Refused(404, f"There is no {name} {said[:100]!r}.", param=name, code="not_found")
+            known = f" Known: {', '.join(schema['enum'])}." if "enum" in schema else ""
+            raise Refused(404, f"There is no {name} {said[:100]!r}.{known}", param=name,
+                          code="not_found")
     return {name.removeprefix("text_"): said for name, said in request.path_params.items()}
 
 

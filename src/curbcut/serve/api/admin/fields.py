@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from curbcut.errors import InputError, nearest
-from curbcut.ledger import said
+from curbcut.ledger import keys
 from curbcut.ledger.keys import LONGEST_WORDS, check_name
 from curbcut.serve.gateway.limits import Limits
 from curbcut.serve.gateway.table import Field, Schema, wrong
 
 NAME: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
 """A name as `ledger.keys.check_name` takes it."""
-MODEL: Schema = {"type": "string", "pattern": f"^{said.MODEL.pattern}$"}
+MODEL: Schema = {"type": "string", "pattern": f"^{keys.MODEL.pattern}$"}
 SCOPE: Schema = {"type": "string",
                  "pattern": "^(organisation|project|key):[a-z0-9][a-z0-9._-]{0,63}$"}
 TEXT_SCOPE: Schema = {"type": "string",

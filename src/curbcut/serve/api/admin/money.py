@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curbcut.errors import UnknownName
 from curbcut.ledger import budgets, plain, said
-from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, NANO, Unit
-from curbcut.ledger.plain import EACH, NAMES
+from curbcut.ledger.amounts import MILLIJOULES_PER_KWH, MOST, NANO, Unit
+from curbcut.ledger.plain import EACH
 from curbcut.ledger.prices import Price, prices, set_price
 from curbcut.ledger.said import CALLED
 from curbcut.serve.api.admin.act import MANAGE, SEE, Act, Wish
@@ -34,12 +33,7 @@ def _set_budget(wish: Wish) -> Mapping[str, Any]:
 
 
 def _end_budget(wish: Wish) -> Mapping[str, Any]:
-    unit, scope = CALLED[wish.path["unit"]], said.scope(wish.ledger, wish.path["scope"])
-    known = [f"{one.scope}/{NAMES[one.unit]}/{one.period}" for one in budgets.budgets(wish.ledger)]
-    asked = "/".join((scope, wish.path["unit"], wish.path["period"]))
-    if asked not in known:
-        raise UnknownName("budget", asked, known, where="budgets")
-    return _budget(wish, unit, None)
+    return _budget(wish, CALLED[wish.path["unit"]], None)
 
 
 def _budget(wish: Wish, unit: Unit, amount: int | None) -> Mapping[str, Any]:
@@ -75,7 +69,7 @@ def _counted(name: str, value: float, each: int) -> int:
     if each == 1 and not value.is_integer():
         raise wrong(name, "tokens are whole")
     counted = round(value * each)
-    if counted >= 2**62:
+    if counted >= MOST:
         raise wrong(name, "it is more than can be counted")
     if value > 0 and not counted:
         raise wrong(name, "it is less than can be counted")

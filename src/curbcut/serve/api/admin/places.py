@@ -14,14 +14,12 @@ from curbcut.serve.api.admin.act import MANAGE, SEE, Act, Wish
 from curbcut.serve.api.admin.fields import HASH, MODEL, line, name, one_of, several, words
 from curbcut.serve.gateway.table import Table, number, whole, wrong
 
-LATEST = 253_370_764_800
-"""The year 9999: later than any key ends."""
 _COUNT = 2**53 - 1
 _HASHES = several(HASH, re.compile(HASH["pattern"][1:-1]).fullmatch,
                   "hashes of texts (12 to 64 hex digits)", 64)
 _KEY: Table = {
     "name": name(required=True), "project": name(default=DEFAULT),
-    "role": one_of(*ROLES, default="user"), "owner": line(), "expires": whole(0, LATEST),
+    "role": one_of(*ROLES, default="user"), "owner": line(), "expires": whole(0, said.LATEST),
     "accepted": _HASHES, "told": words()}
 _ALLOWANCE: Table = {
     "models": several(MODEL, re.compile(MODEL["pattern"][1:-1]).fullmatch, "names of models",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from curbcut.ledger import audit, plain, usage
+from curbcut.ledger.said import LATEST
 from curbcut.serve.api.admin.act import AUDIT, Act, Wish
 from curbcut.serve.api.admin.fields import KEY_ID, NAME, line, matching, several
-from curbcut.serve.api.admin.places import LATEST, listed
+from curbcut.serve.api.admin.places import listed
 from curbcut.serve.gateway.table import Field, Table, number, whole
 
 _MOST = 1000
