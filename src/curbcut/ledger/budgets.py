@@ -92,9 +92,11 @@ def budgeted(ledger: Ledger) -> frozenset[tuple[str, Unit]]:
 
 def read(connection: sa.Connection, scopes: Sequence[str], when: float) -> list[Budget]:
     """The same in a transaction of the caller's."""
-    starts = {period: start_of(period, when) for period in PERIODS}
-    query, values = (_OF_SCOPES, {"scopes": list(scopes)}) if scopes else (_ALL, {})
-    found = connection.execute(query, {**starts, **values})
+    starts: dict[str, int] = {period: start_of(period, when) for period in PERIODS}
+    values: dict[str, Any] = {**starts}
+    if scopes:
+        values["scopes"] = list(scopes)
+    found = connection.execute(_OF_SCOPES if scopes else _ALL, values)
     return [Budget(scope=row.scope, unit=row.unit, period=row.period, amount=row.amount,
                    start=starts[row.period], spent=row.spent or 0, held=row.held or 0)
             for row in found]

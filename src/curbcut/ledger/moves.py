@@ -24,7 +24,7 @@ _MOVE = sa.update(tables.balances).where(
 ).values(held=_ROW.held + sa.bindparam("more_held"), spent=_ROW.spent + sa.bindparam("more_spent"))
 
 
-_IDS = sa.bindparam("ids", expanding=True)
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 # Statements are put together once: that takes longer than many of them run.
 _HOLDS = sa.select(tables.holds).where(tables.holds.c.id.in_(_IDS))
 _LINES = sa.select(tables.hold_lines).where(tables.hold_lines.c.hold.in_(_IDS))
