@@ -114,7 +114,7 @@ ATTACKS = (
                 "more_keys_of_a_project_give_it_no_more"),
           _of(LOAD, "any_number_of_connections", "weights_one_to_three_get_one_to_three",
               "three_times_overload_leaves_the_accepted_as_fast")
-          + _of("serve/test_soak", "minutes_with_keys_and_budgets_at_four_fifths_leave_all_as_it_was")),
+          + _of("serve/test_soak", "minutes_with_keys_at_four_fifths_leave_all_as_it_was")),
     Fault("S20", "stopped while it answers",
           _of("serve/test_server", "while_it_drains_new_requests_get_a_503_and_old_ones_end",
               "a_signal_drains_and_exits_cleanly")

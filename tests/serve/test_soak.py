@@ -176,7 +176,7 @@ async def pressed(client, chance, rate, seconds, process):
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_minutes_with_keys_and_budgets_at_four_fifths_leave_all_as_it_was(keyed):
+def test_minutes_with_keys_at_four_fifths_leave_all_as_it_was(keyed):
     where, process, ledger = keyed
     client, chance = Client(where), random.Random(0)
 
