@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import trackio
 
@@ -37,7 +38,8 @@ class TrackioLocal:
         self._run.log({f"measured/{key}": value for key, value in measured.items()}
                       | {"state": state}, step=self._step)
         self._run.alert(state, reason, level=trackio.AlertLevel.INFO, step=self._step)
-        self._run.finish()  # type: ignore[no-untyped-call]
+        finish: Any = self._run.finish  # untyped in some releases
+        finish()
 
 
 def make() -> TrackioLocal:

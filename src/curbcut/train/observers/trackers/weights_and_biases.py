@@ -23,9 +23,10 @@ class WeightsAndBiases:
 
     def begin(self, run: Tracked) -> None:
         """Opens it under the run's own id, so that a later attempt goes on in it."""
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT, name=run.name, id=run.id,
-            resume="allow", mode=os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
+            resume="allow", mode=mode,
             dir=str(run.folder), config=dict(run.config),
             # What is measured of the machine is measured by the run itself, and with its source.
             settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False,
