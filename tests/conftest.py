@@ -21,6 +21,17 @@ settings.register_profile("curbcut", deadline=None, suppress_health_check=[Healt
 settings.load_profile("curbcut")
 
 
+FORKING = ("train", "launch", "physics")
+"""Folders whose tests fork ranks: a fork of a worker that has served models, and has grown to
+gigabytes and threads, takes many times as long."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Those that fork go first."""
+    place = config.rootpath / "tests"
+    items.sort(key=lambda item: item.path.relative_to(place).parts[0] not in FORKING)
+
+
 @pytest.fixture(scope="session")
 def turns(tmp_path_factory):
     """Two files that all workers of pytest-xdist lock: each has a folder beside the others'."""
