@@ -45,9 +45,11 @@ def ask(site, pages):
     return ask
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium for the session; skipped where there is none."""
+    """Chromium for one file of tests; skipped where there is none. Not for longer: it leaves an
+    event loop running, beside which other tests could not start their own.
+    """
     made, stop = launched()
     yield made
     made.close()
