@@ -20,6 +20,7 @@ from curbcut.serve.api import door
 from curbcut.serve.gateway.till import Till
 from curbcut.serve.opening import Way
 from curbcut.serve.server import serving
+from slow_steps import slow_steps
 
 ASK = {"model": "tiny", "prompt": "abcdef", "max_tokens": 20, "temperature": 0}
 PRICE = Price(model="tiny", prompt_nanousd=10**12, cached_nanousd=10**11,
@@ -95,14 +96,7 @@ def place(folder, tmp_path_factory):
 @pytest.fixture
 def slow(monkeypatch):
     """Steps of at least 10 ms."""
-    from curbcut.serve.engine.runner import TorchRunner
-    run = TorchRunner.run
-
-    def slowly(self, *pieces):
-        time.sleep(0.01)
-        return run(self, *pieces)
-
-    monkeypatch.setattr(TorchRunner, "run", slowly)
+    slow_steps(monkeypatch, 0.01)
 
 
 def error(answer, status, code):

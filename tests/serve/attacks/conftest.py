@@ -17,6 +17,7 @@ from curbcut.ledger.prices import Price, set_price
 from curbcut.serve import port as port_
 from curbcut.serve.gateway.till import Till
 from curbcut.serve.server import serving
+from slow_steps import slow_steps
 
 ASK = {"model": "tiny", "prompt": "abcdef", "max_tokens": 8, "temperature": 0}
 PRICE = Price(model="tiny", prompt_nanousd=10**12, cached_nanousd=10**12,
@@ -105,11 +106,4 @@ def target(folder, tmp_path_factory):
 @pytest.fixture
 def slow(monkeypatch):
     """Steps of at least 5 ms."""
-    from curbcut.serve.engine.runner import TorchRunner
-    run = TorchRunner.run
-
-    def slowly(self, *pieces):
-        time.sleep(0.005)
-        return run(self, *pieces)
-
-    monkeypatch.setattr(TorchRunner, "run", slowly)
+    slow_steps(monkeypatch, 0.005)
